@@ -1,0 +1,1 @@
+"""Acts: takes signals, decides, repairs, verifies and records."""

@@ -1,0 +1,310 @@
+"""Signals and the errors they belong to. Pure: values in, values out, the clock is an argument.
+
+A signal is what comes in. An error is one episode of one problem of one target; signals are its
+members. ``admit`` is the only place where a signal finds its error.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from soulfra_monitor.problems import Problem, Severity
+
+RECHECK_FOR = 900.0
+"""Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
+
+MESSAGE_LIMIT = 500
+LABEL_LIMIT = 64
+
+
+class Source(StrEnum):
+    """Where a signal came from."""
+
+    ALERTMANAGER = "alertmanager"
+    RECONCILE = "reconcile"  # asked of Alertmanager by us, because a notification may never arrive
+    PERSON = "person"
+
+
+class Status(StrEnum):
+    """Whether the condition behind a signal holds."""
+
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+class ErrorState(StrEnum):
+    """What became of an error."""
+
+    PENDING = "pending"
+    RECOVERED = "recovered"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What was decided about a signal."""
+
+    RUN = "run"
+    DEFERRED = "deferred"  # looked at again by the engine's own timer
+    REFUSED = "refused"
+
+
+class Reason(StrEnum):
+    """Why nothing ran, or nothing ran yet."""
+
+    COOLDOWN = "cooldown"
+    BUDGET = "budget"
+    LOCKED = "locked"
+    AT_ONCE = "at_once"
+    MIN_HEALTHY = "min_healthy"
+    PAUSED = "paused"
+    APPROVAL_PENDING = "approval_pending"
+    APPROVAL_REJECTED = "approval_rejected"
+    SILENCED = "silenced"
+    DUPLICATE = "duplicate"
+    ALREADY_HEALTHY = "already_healthy"
+    STALE = "stale"
+    PROBER_BLIND = "prober_blind"
+    DEPENDENCY_DOWN = "dependency_down"
+    NO_PLAYBOOK = "no_playbook"
+    UNKNOWN_TARGET = "unknown_target"
+    MODE_OFF = "mode_off"
+    SHADOW = "shadow"
+    TEMPLATE_ERROR = "template_error"
+    WARMING_UP = "warming_up"
+    ATTEMPTS = "attempts"  # MAX_RECOVERY_ATTEMPTS are used up
+    RESOLVED = "resolved"  # the signal says that it is over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One thing that came in: an alert, or a person's request."""
+
+    source: Source
+    fingerprint: str
+    status: Status
+    target: str
+    problem: Problem
+    severity: Severity
+    message: str
+    received_at: float  # epoch seconds, our clock
+    starts_at: float | None = None  # the sender's clock; moves, so nothing is keyed by it
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """One episode of one problem of one target, as the store keeps it and the API shows it."""
+
+    id: str  # SE_ and 8 hexadecimal digits
+    target: str
+    problem: Problem
+    severity: Severity
+    message: str
+    first_seen: float
+    last_seen: float
+    state: ErrorState = ErrorState.PENDING
+    open: bool = True  # false once it is over; a failed error stays open while the failure lasts
+    signals: int = 1
+    attempts: int = 0
+    relapses: int = 0
+    recovered_at: float | None = None
+    recovered_by: str | None = None  # "run", "person" or "itself"
+    closed_at: float | None = None
+    escalated_at: float | None = None
+    escalation_sent: bool = False
+    held_reason: Reason | None = None
+    held_since: float | None = None
+    not_before: float | None = None  # backoff: no further attempt before this
+    check_at: float | None = None  # when the engine looks at it; None: only a signal wakes it
+    approved_by: str | None = None
+    approved_until: float | None = None
+    rejected_by: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    version: int = 0  # raised by the store at every write
+
+    @property
+    def recovery_seconds(self) -> float | None:
+        """From first seen to verified; None until then."""
+        return None if self.recovered_at is None else max(0.0, self.recovered_at - self.first_seen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was done about a signal or at a later look at its error, and why."""
+
+    at: float
+    error_id: str | None
+    target: str
+    cause: str  # the fingerprint of the signal, "timer", or "person"
+    verdict: Verdict
+    reason: Reason | None = None
+    detail: str = ""
+    playbook: str | None = None
+    run_id: str | None = None
+    until: float | None = None  # deferred: when it is looked at again
+    times: int = 1  # the same answer in a row is counted, not repeated
+    last_at: float | None = None
+    id: int | None = None  # given by the store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Where a signal belongs: the error to write, if any, and the decision already taken, if any."""
+
+    signal: Signal
+    error: Error | None
+    new: bool = False
+    decision: Decision | None = None  # None: the engine decides when it looks at the error
+
+
+class SignalError(ValueError):
+    """A notification that is not Alertmanager's webhook format; nothing of it was taken."""
+
+
+def admit(signal: Signal, latest: Error | None, member: Status | None, new_id: str) -> Admission:
+    """Find the error a signal belongs to.
+
+    *latest* is the newest error of the signal's target and problem, *member* the last status that
+    the same fingerprint had in it, *new_id* the id a new error would get. Idempotent: the same
+    signal again changes counts and nothing else.
+    """
+    if signal.status is Status.RESOLVED:
+        return _admit_resolved(signal, latest)
+    if latest is not None and latest.open:
+        return _join(signal, latest, member)
+    if latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR:
+        # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
+        return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
+    return Admission(signal=signal, error=open_error(signal, new_id), new=True)
+
+
+def open_error(signal: Signal, new_id: str) -> Error:
+    """Begin a new episode with *signal* as its first member."""
+    return Error(
+        id=new_id,
+        target=signal.target,
+        problem=signal.problem,
+        severity=signal.severity,
+        message=signal.message,
+        first_seen=signal.received_at,
+        last_seen=signal.received_at,
+        check_at=signal.received_at,
+        labels=signal.labels,
+        annotations=signal.annotations,
+    )
+
+
+def reopen(error: Error, now: float) -> Error:
+    """Make a recovered error pending again: a relapse. Its attempts are kept."""
+    return replace(
+        error,
+        state=ErrorState.PENDING,
+        open=True,
+        recovered_at=None,
+        recovered_by=None,
+        closed_at=None,
+        relapses=error.relapses + 1,
+        check_at=now,
+    )
+
+
+def _join(signal: Signal, error: Error, member: Status | None) -> Admission:
+    known = "the same alert again" if member is Status.FIRING else "another alert of the same problem"
+    decision = _decision(signal, error, Reason.DUPLICATE, f"{known}; {error.id} is already open")
+    return Admission(signal=signal, error=_seen(error, signal), decision=decision)
+
+
+def _admit_resolved(signal: Signal, latest: Error | None) -> Admission:
+    if latest is None:
+        decision = _decision(signal, None, Reason.STALE, "resolved, but no such error is known")
+        return Admission(signal=signal, error=None, decision=decision)
+    # "Resolved" is not "recovered": the engine probes before it believes.
+    error = replace(latest, check_at=signal.received_at) if latest.open else latest
+    decision = _decision(signal, latest, Reason.RESOLVED, "the alert is over; a fresh probe decides")
+    return Admission(signal=signal, error=error, decision=decision)
+
+
+_ORDER = list(Severity)
+
+
+def _seen(error: Error, signal: Signal) -> Error:
+    worse = min(error.severity, signal.severity, key=_ORDER.index)
+    return replace(
+        error, last_seen=max(error.last_seen, signal.received_at), signals=error.signals + 1, severity=worse
+    )
+
+
+def _decision(signal: Signal, error: Error | None, reason: Reason, detail: str) -> Decision:
+    return Decision(
+        at=signal.received_at,
+        error_id=error.id if error else None,
+        target=signal.target,
+        cause=signal.fingerprint,
+        verdict=Verdict.REFUSED,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def parse_webhook(payload: Any, now: float) -> list[Signal]:
+    """Read an Alertmanager webhook (version 4). Unknown fields are ignored.
+
+    Raises SignalError when the payload as a whole is not that format. A single alert that cannot be
+    read becomes a signal of problem ``other`` rather than a reason to refuse its neighbours.
+    """
+    if not isinstance(payload, dict):
+        raise SignalError("the body must be a JSON object as Alertmanager's webhook sends it")
+    alerts = payload.get("alerts")
+    if not isinstance(alerts, list):
+        raise SignalError("the body has no list 'alerts'; a custom webhook payload is not supported")
+    for index, alert in enumerate(alerts):
+        if not isinstance(alert, dict) or not isinstance(alert.get("labels"), dict):
+            raise SignalError(f"alerts[{index}] has no 'labels'")
+    return [signal_of_alert(alert, now, Source.ALERTMANAGER) for alert in alerts]
+
+
+def signal_of_alert(alert: Mapping[str, Any], now: float, source: Source) -> Signal:
+    """Read one alert of a webhook or of Alertmanager's API; each alert has its own status."""
+    labels = _texts(alert.get("labels"))
+    annotations = _texts(alert.get("annotations"))
+    message = annotations.get("description") or annotations.get("summary") or labels.get("alertname", "alert")
+    return Signal(
+        source=source,
+        fingerprint=str(alert.get("fingerprint") or fingerprint_of(labels)),
+        status=Status.RESOLVED if alert.get("status") == Status.RESOLVED else Status.FIRING,
+        target=labels.get("target") or labels.get("instance") or "unknown",
+        problem=Problem.of(labels.get("problem")),
+        severity=Severity.of_alert(labels.get("severity"), labels.get("impact")),
+        message=message[:MESSAGE_LIMIT],
+        received_at=now,
+        starts_at=_timestamp(alert.get("startsAt")),
+        labels=labels,
+        annotations=annotations,
+    )
+
+
+def fingerprint_of(labels: Mapping[str, str]) -> str:
+    """Name a label set; stands in where the sender gives no fingerprint of its own."""
+    import hashlib  # noqa: PLC0415 - rarely needed
+
+    text = "\x00".join(f"{key}\x01{labels[key]}" for key in sorted(labels))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(key): str(item)[:4096] for key, item in list(value.items())[:LABEL_LIMIT]}
+
+
+def _timestamp(value: object) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
