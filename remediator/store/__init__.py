@@ -1,12 +1,16 @@
-"""Where signals, errors, decisions, runs and switches are kept: one protocol, one table of stores."""
+"""Where signals, errors, decisions, runs and switches are kept: one protocol, one table of stores.
+
+The one exception is StoreError. Whatever a store is, tests/remediator/store/test_contract.py holds it to this.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
 from remediator.run import Pause, Run, Start, Step
 from remediator.signals import Admission, Decision, Error, Signal, Status
-from soulfra_monitor.problems import Problem
+from soulfra_monitor.problems import Problem, Severity
 
 Admit = Callable[[Signal, Error | None, Status | None, str], Admission]
 
@@ -51,73 +55,124 @@ class HealthMinute:
     up: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DailySummary:
+    """What is kept of a day's errors once their detail is gone."""
+
+    day: str  # UTC, as 2026-01-31; the day the errors were first seen
+    target: str
+    problem: Problem
+    severity: Severity
+    count: int
+    recovered: int
+    failed: int
+    recovery_seconds: float  # the sum over the recovered ones
+
+
 class Store(Protocol):
-    """Durable memory. Every write is committed when the call returns; failure raises StoreError."""
+    """Durable memory, for many threads at once. Every write is committed when the call returns.
+
+    Failure raises StoreError, and then nothing was written. A write that takes an Error is refused when
+    the stored one has another version than the value at hand: somebody else wrote it since it was read,
+    as ``accept`` does with every signal. Written, the stored version is the value's plus one. There is at
+    most one open error per target and problem.
+    """
 
     def accept(self, signals: Sequence[Signal], admit: Admit) -> list[Admission]:
-        """Take all signals in one transaction: each finds its error, is a member of it, and is counted."""
+        """Take all signals in one transaction: each finds its error, is a member of it, and is counted.
+
+        The answers are in the order of the signals, with errors and decisions as they were then stored;
+        a signal sees what the one before it wrote. All are taken or, when it raises, none.
+        """
 
     def get_error(self, error_id: str) -> Error | None: ...
-    def latest_error(self, target: str, problem: Problem) -> Error | None: ...
+    def latest_error(self, target: str, problem: Problem) -> Error | None:
+        """Return the open error of the two, else the one that was begun last."""
+
     def find_errors(self, query: ErrorQuery) -> list[Error]:
-        """Last seen first."""
+        """Return the errors last seen first; equal times by id, the greater first."""
 
     def count_errors(self, query: ErrorQuery) -> Mapping[str, int]:
-        """Count by state, whatever the query's limit and page."""
+        """Count by state, whatever the query's limit and page; every state is a key."""
 
     def due_errors(self, now: float, limit: int) -> list[Error]:
-        """Return the errors whose check_at has come, earliest first."""
+        """Return the errors whose check_at has come, open or closed, earliest first."""
 
     def next_check(self) -> float | None:
         """Return the earliest check_at of all, so that the engine knows how long it may sleep."""
 
-    def add_error(self, error: Error) -> None: ...
+    def add_error(self, error: Error) -> None:
+        """Write a new error. StoreError when its id is taken or its target and problem have an open one."""
+
     def update_error(self, error: Error) -> bool:
-        """Write *error* if its version is still the stored one; return whether it was."""
+        """Write *error* if its version is still the stored one; return whether it was.
+
+        Also False when it would be the second open error of its target and problem.
+        """
 
     def members(self, error_id: str) -> Mapping[str, Status]:
         """Return the last status of each fingerprint that belongs to the error."""
 
     def record(self, decision: Decision) -> Decision:
-        """Keep a decision. The same answer to the same cause as the error's last one raises its count."""
+        """Keep a decision. The same answer to the same cause as the error's last one raises its count.
+
+        Return it as stored, with its id. The same answer means verdict, reason and run; ``last_at``,
+        ``until``, ``detail`` and ``playbook`` become those of the new one.
+        """
 
     def decisions(
         self, *, error_id: str | None = None, since: float | None = None, limit: int = 100
     ) -> list[Decision]:
-        """Newest first."""
+        """Return the decisions last given first."""
 
     def begin_run(self, run: Run, error: Error | None) -> bool:
-        """Claim the target's lease and write the run, and the error with it; False if somebody holds it."""
+        """Claim the target's lease and write the run, and the error with it; False if somebody holds it.
+
+        Also False, with nothing written, when the error has changed since it was read. A lease that was
+        over at ``run.started_at`` is taken; the run that had it then ends as interrupted, and its error
+        is due for a look.
+        """
 
     def renew(self, run: Run, lease_until: float) -> bool:
         """Extend the lease; False when the token no longer holds it."""
 
     def save_run(self, run: Run) -> bool:
-        """Write a run that goes on; False when its token no longer holds the lease."""
+        """Write a run that goes on; False when its token no longer holds the lease.
+
+        Leaves the lease's end alone: that is for ``renew``.
+        """
 
     def end_run(self, run: Run, error: Error | None) -> bool:
-        """Write the ended run and its error, and free the lease; False when the token no longer holds it."""
+        """Write the ended run and its error, and free the lease; False when the token no longer holds it.
+
+        Also False, with nothing written, when the error has changed since it was read. ``renew`` tells the
+        two apart: if it succeeds, read the error again, apply the end to it and try again.
+        """
 
     def add_shadow(self, run: Run) -> None:
         """Keep a run that was only planned; it claims no lease and counts in no limit."""
 
     def journal(self, step: Step) -> None:
-        """Write a step, or its new state, before the engine goes on."""
+        """Write a step, or its new state, before the engine goes on. Its run must be there."""
 
     def get_run(self, run_id: str) -> Run | None: ...
     def find_runs(self, query: RunQuery) -> list[Run]: ...
-    def steps(self, run_id: str) -> list[Step]: ...
+    def steps(self, run_id: str) -> list[Step]:
+        """Return the steps by number."""
+
     def orphans(self, owner: str, boot: str, now: float) -> list[Run]:
         """Return running runs that nobody runs: of an earlier life of *owner*, or with their lease over."""
 
     def adopt(self, run: Run, token: str, boot: str, lease_until: float, owner: str) -> Run | None:
-        """Take an orphan over under a new token; None when somebody else was faster."""
+        """Take an orphan over under a new token; None when somebody was faster, or its owner renewed it."""
 
     def starts(self, since: float) -> list[Start]:
         """Return the runs that count in limits: begun or ended since then, or still running."""
 
     def add_pause(self, pause: Pause) -> Pause: ...
-    def end_pauses(self, scope: str, now: float) -> int: ...
+    def end_pauses(self, scope: str, now: float) -> int:
+        """End the pauses of exactly this scope that hold now; return how many there were."""
+
     def pauses(self, now: float) -> list[Pause]:
         """Return the pauses that hold now."""
 
@@ -125,12 +180,37 @@ class Store(Protocol):
         """Add these looks to what the minutes already have."""
 
     def uptime(self, since_minute: int) -> Mapping[str, float]:
-        """Return, per target, the share of looks since then that found it up."""
+        """Return, per target, the share (0 to 1) of looks since then that found it up."""
 
     def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
-        """Fold closed errors that are too old into daily summaries, drop old summaries; return what went."""
+        """Fold closed errors that are too old into daily summaries, drop old summaries; return what went.
+
+        With an error go its decisions, runs and steps; other decisions, ended runs, ended pauses and
+        health minutes go by their own age. An open error, or one with a running run, always stays.
+        """
+
+    def summaries(self, since: float) -> list[DailySummary]:
+        """Return the daily summaries from the UTC day of *since* on, oldest first."""
 
     def ping(self) -> None:
         """Prove that a write would succeed now, or raise StoreError."""
 
     def close(self) -> None: ...
+
+
+STORES: Mapping[str, str] = {
+    "sqlite": "remediator.store.sqlite:open_address",
+}
+"""By the scheme of an address: where the function is that takes the address and returns an open Store."""
+
+
+def open_store(address: str) -> Store:
+    """Open the store at *address*: a path, or ``sqlite:PATH``. StoreError when it cannot be opened."""
+    scheme, colon, _ = address.partition(":")
+    if not colon or "/" in scheme:
+        scheme = "sqlite"
+    if scheme not in STORES:
+        raise StoreError(f"no store for {scheme!r}; known are {', '.join(sorted(STORES))}")
+    module, _, name = STORES[scheme].partition(":")
+    factory: Callable[[str], Store] = getattr(import_module(module), name)
+    return factory(address)
