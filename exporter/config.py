@@ -219,6 +219,7 @@ class Service(Strict):
     error_threshold: Annotated[int, Field(ge=1)] = 3  # errors per 5 minutes that raise error_rate
     auto_restart: bool = True  # false: a restart asks a person first
     logs: tuple[str, ...] = ()  # files whose tails are evidence
+    hooks: Mapping[Name, Url] = {}  # addresses the service offers for repairs, for example reconnect_redis
 
     def all_probes(self) -> tuple[tuple[str, Probe], ...]:
         """Every probe of the service with its unique name, the process probe last."""
@@ -399,7 +400,7 @@ def load_config(file: Path, model: type[Config], environment: Mapping[str, str] 
     try:
         config = model.model_validate(data)
     except ValidationError as error:
-        mistakes += _mistakes_of(error, document)
+        mistakes += mistakes_of(error, document)
     mistakes += [document.mistake(place, message) for place, message in model.cross_mistakes(data)]
     if mistakes or config is None:
         raise ConfigError(sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.place)))
@@ -454,8 +455,20 @@ def _with_value(data: dict[Any, Any], place: tuple[str, ...], value: object) -> 
     return {**data, head: _with_value(inner, tuple(rest), value)} if isinstance(inner, dict) else data
 
 
-def _mistakes_of(error: ValidationError, document: Document) -> list[Mistake]:
-    return [document.mistake(_place_of(item["loc"]), _message_of(item)) for item in error.errors()]
+def mistakes_of(error: ValidationError, document: Document) -> list[Mistake]:
+    """Turn what pydantic found into mistakes with their lines."""
+    items = error.errors()
+    places = [_place_of(item["loc"]) for item in items]
+    return [
+        document.mistake(place, _message_of(item))
+        for place, item in zip(places, items, strict=True)
+        # An empty list whose members were wrong is told by its members.
+        if item["type"] != "too_short" or not any(_is_below(other, place) for other in places)
+    ]
+
+
+def _is_below(place: Place, ancestor: Place) -> bool:
+    return len(place) > len(ancestor) and place[: len(ancestor)] == ancestor
 
 
 def _place_of(location: tuple[str | int, ...]) -> Place:
@@ -467,7 +480,7 @@ def _place_of(location: tuple[str | int, ...]) -> Place:
     )
 
 
-_UNION_TAGS = {"http", "tcp", "redis"}
+_UNION_TAGS = {"http", "tcp", "redis", "file", "inline"}
 
 
 def _message_of(item: Mapping[str, Any]) -> str:

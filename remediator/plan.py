@@ -1,0 +1,172 @@
+"""From a playbook and an error to rendered steps. Pure: the same inputs give the same plan.
+
+Label values are hostile. They are rendered into single values, never into program text: a value
+with template or shell syntax in it stays a plain string.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from exporter.config import Service
+from remediator.playbook import STEP_ARGS, Playbook, PlaybookStep, Retry, Verify
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
+    from exporter.config import Strict
+
+VALUE_LIMIT = 8192
+_INVENTORY_ACTIONS = ("restart", "hook")  # their ``service`` must be one of the inventory
+
+
+class PlanError(ValueError):
+    """A template that cannot be rendered, or renders to something that must not be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    """One action, ready to be executed."""
+
+    action: str
+    args: "Strict"
+    timeout: float  # seconds
+    retry: Retry
+    on_crash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRung:
+    """One try with its proof."""
+
+    steps: tuple[PlannedStep, ...]
+    verify: Verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will do."""
+
+    playbook: str
+    rungs: tuple[PlannedRung, ...]
+
+    def as_json(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the plan as the store keeps it."""
+        return tuple(
+            {
+                "steps": [
+                    {
+                        "action": step.action,
+                        "args": step.args.model_dump(mode="json"),
+                        "timeout": step.timeout,
+                    }
+                    for step in rung.steps
+                ],
+                "verify": rung.verify.model_dump(mode="json"),
+            }
+            for rung in self.rungs
+        )
+
+
+def make_plan(playbook: Playbook, values: Mapping[str, Any], services: Mapping[str, Service]) -> Plan:
+    """Render every step of *playbook* with *values*.
+
+    Raises PlanError when a template names something that is not there, when a rendered argument
+    would be read as an option, or when a service is not in the inventory.
+    """
+    rungs = tuple(
+        PlannedRung(
+            steps=tuple(_plan_step(step, values, services, f"rungs[{number}]") for step in rung.steps),
+            verify=rung.verify,
+        )
+        for number, rung in enumerate(playbook.rungs)
+    )
+    return Plan(playbook=playbook.name, rungs=rungs)
+
+
+def _plan_step(
+    step: PlaybookStep, values: Mapping[str, Any], services: Mapping[str, Service], place: str
+) -> PlannedStep:
+    raw = step.args.model_dump(by_alias=True)
+    args = _render(raw, values, f"{place}.{step.action}")
+    if step.action in _INVENTORY_ACTIONS:
+        _check_inventory(step.action, args, services, place)
+    if step.action == "command":
+        _check_options(raw["argv"], args["argv"], place)
+    return PlannedStep(
+        action=step.action,
+        args=STEP_ARGS[step.action].model_validate(args),
+        timeout=step.timeout,
+        retry=step.retry,
+        on_crash=step.on_crash,
+    )
+
+
+def _render(value: Any, values: Mapping[str, Any], place: str) -> Any:
+    if isinstance(value, str):
+        return _render_text(value, values, place)
+    if isinstance(value, Mapping):
+        return {key: _render(item, values, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_render(item, values, f"{place}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _render_text(text: str, values: Mapping[str, Any], place: str) -> str:
+    if "{" not in text:
+        return text
+    from jinja2 import TemplateError  # noqa: PLC0415 - not needed by a playbook without templates
+
+    try:
+        rendered = _templates(for_url=place.endswith(".url")).from_string(text).render(values)
+    except TemplateError as error:
+        raise PlanError(f"{place}: {error.message or type(error).__name__}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise PlanError(f"{place}: {error}") from error
+    if len(rendered) > VALUE_LIMIT:
+        raise PlanError(f"{place}: renders to {len(rendered)} characters, {VALUE_LIMIT} at most")
+    if any(character < " " and character not in "\t\n" for character in rendered):
+        raise PlanError(f"{place}: renders to control characters")
+    return rendered
+
+
+@cache
+def _templates(*, for_url: bool) -> "SandboxedEnvironment":
+    from jinja2 import StrictUndefined  # noqa: PLC0415 - as above
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined,
+        autoescape=False,
+        finalize=_quote_for_url if for_url else None,
+    )
+    # Nothing but the values given: no range(), no cycler().
+    environment.globals.clear()
+    return environment
+
+
+def _quote_for_url(value: object) -> object:
+    # A value stands for one path segment or parameter; it cannot add others.
+    from jinja2 import Undefined  # noqa: PLC0415 - as above
+
+    return value if isinstance(value, Undefined) else quote(str(value), safe="")
+
+
+def _check_inventory(
+    action: str, args: Mapping[str, Any], services: Mapping[str, Service], place: str
+) -> None:
+    service = services.get(args["service"])
+    if service is None:
+        raise PlanError(f"{place}.{action}: {args['service']!r} is not a configured service")
+    if action == "restart" and service.restart is None:
+        raise PlanError(f"{place}.restart: services.{args['service']} has no restart section")
+    if action == "hook" and args["hook"] not in service.hooks:
+        raise PlanError(f"{place}.hook: services.{args['service']} has no hook {args['hook']!r}")
+
+
+def _check_options(templates: list[str], rendered: list[str], place: str) -> None:
+    for index, (template, value) in enumerate(zip(templates, rendered, strict=True)):
+        if value.startswith("-") and not template.startswith("-"):
+            raise PlanError(f"{place}.command.argv[{index}]: {value!r} would be read as an option")

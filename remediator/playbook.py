@@ -1,0 +1,252 @@
+"""Playbooks as people write them: strict models, pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from exporter.config import Duration, Name, Strict
+from remediator.match import Matcher, parse_matcher
+from soulfra_monitor.durations import parse_duration
+
+
+class Mode(StrEnum):
+    """How far a playbook may go."""
+
+    OFF = "off"
+    SHADOW = "shadow"  # plan and record, never execute
+    APPROVE = "approve"  # a person says yes first
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """At most so many runs in a window."""
+
+    count: int
+    window: float  # seconds
+
+
+def _read_budget(value: object) -> object:
+    if isinstance(value, Budget):
+        return value
+    count, slash, window = str(value).partition("/")
+    if not slash or not count.strip().isdecimal():
+        raise ValueError(f"{value!r} is not a budget; write for example 3/1h")
+    return Budget(count=int(count), window=parse_duration(window.strip()))
+
+
+def _read_budgets(value: object) -> object:
+    return tuple(_read_budget(item) for item in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _read_share(value: object) -> object:
+    if isinstance(value, str) and value.endswith("%") and value[:-1].strip().isdecimal():
+        return int(value[:-1]) / 100
+    return value
+
+
+Budgets = Annotated[tuple[Budget, ...], BeforeValidator(_read_budgets)]
+
+
+class Limits(Strict):
+    """How often a playbook may run, and next to what."""
+
+    per_target: Budgets = ()
+    per_playbook: Budgets = ()
+    everywhere: Budgets = ()
+    at_once: Annotated[int, Field(ge=1)] | None = None
+    min_healthy: Annotated[float, BeforeValidator(_read_share), Field(ge=0)] | None = None
+    """A share below 1 (or ``50%``) of all services, or from 1 up a number of them."""
+
+
+class Retry(Strict):
+    """How often one step is tried again inside its rung; a permanent refusal ends it at once."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 1
+    backoff: Annotated[float, Field(ge=0, le=60)] = 1.0  # seconds before the second try, doubled after each
+
+
+class RestartArgs(Strict):
+    """Restart a service of the inventory as its configuration says, gracefully first."""
+
+    service: str
+
+
+class HttpArgs(Strict):
+    """Call an address; any status in ``expect`` is success."""
+
+    url: str
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: Mapping[str, str] = {}
+    json_: Any = Field(default=None, alias="json")
+    expect: tuple[int, ...] = (200, 201, 202, 204)
+
+    @field_validator("url")
+    @classmethod
+    def _host_is_fixed(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError("must be an http:// or https:// address")
+        if "{" in parts.netloc:
+            raise ValueError("the host must not come from a template: whoever writes labels would choose it")
+        return url
+
+
+class CommandArgs(Strict):
+    """Run a program; an argument list, never a shell."""
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1)]
+    cwd: str | None = None
+    env: Mapping[str, str] = {}
+
+    @field_validator("argv")
+    @classmethod
+    def _program_is_fixed(cls, argv: tuple[str, ...]) -> tuple[str, ...]:
+        if "{" in argv[0]:
+            raise ValueError(
+                "the program must not come from a template: whoever writes labels would choose it"
+            )
+        return argv
+
+
+class HookArgs(Strict):
+    """Call a hook that a service of the inventory offers, for example reconnect_redis."""
+
+    service: str
+    hook: str
+
+
+class WaitArgs(Strict):
+    """Do nothing for a while."""
+
+    seconds: Annotated[float, Field(gt=0, le=300)]
+
+
+class NotifyArgs(Strict):
+    """Tell channels something."""
+
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    message: str
+
+
+STEP_ARGS: dict[str, type[Strict]] = {
+    "restart": RestartArgs,
+    "http": HttpArgs,
+    "command": CommandArgs,
+    "hook": HookArgs,
+    "wait": WaitArgs,
+    "notify": NotifyArgs,
+}
+"""What each action takes. The same keys as ``remediator.actions.ACTIONS``; a test holds them together."""
+
+_COMMON = ("timeout", "retry", "on_crash")
+
+
+class PlaybookStep(Strict):
+    """One action with its arguments, still with templates in them."""
+
+    action: str
+    args: Strict
+    timeout: Duration = 30.0
+    retry: Retry = Retry()
+    on_crash: Literal["verify", "rerun", "fail"] = "verify"
+    """After a crash in it: ``verify``, and try again if unhealthy; ``rerun`` without asking; or ``fail``."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels this step tells, if it tells any."""
+        return self.args.channels if isinstance(self.args, NotifyArgs) else ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_action(cls, value: object) -> object:
+        if not isinstance(value, dict) or "action" in value:
+            return value
+        names = [key for key in value if key not in _COMMON]
+        if len(names) != 1 or names[0] not in STEP_ARGS:
+            given = ", ".join(map(str, names)) or "none"
+            raise ValueError(f"a step has exactly one action of {', '.join(STEP_ARGS)}; here: {given}")
+        common = {key: value[key] for key in _COMMON if key in value}
+        return {"action": names[0], "args": _read_args(names[0], value[names[0]]), **common}
+
+
+def _read_args(name: str, value: object) -> Strict:
+    try:
+        return STEP_ARGS[name].model_validate(value)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, item['loc'])) or name}: {item['msg']}" for item in error.errors()]
+        raise ValueError(f"{name}: {'; '.join(told)}") from error
+
+
+class Verify(Strict):
+    """When a rung counts as a recovery: so many healthy probes in a row before the deadline."""
+
+    healthy: Annotated[int, Field(ge=1, le=100)] = 3
+    every: Duration = 0.25
+    within: Duration = 30.0
+
+
+class Rung(Strict):
+    """One try: steps in order, then their proof."""
+
+    steps: Annotated[tuple[PlaybookStep, ...], Field(min_length=1)]
+    verify: Verify = Verify()
+
+
+class Escalate(Strict):
+    """Whom to call when the ladder ends."""
+
+    notify: tuple[str, ...] = ("people",)
+
+
+class Playbook(Strict):
+    """What to do about which signals, and within which limits."""
+
+    name: Name
+    match: Annotated[tuple[str, ...], Field(min_length=1)]
+    mode: Mode = Mode.AUTO
+    limits: Limits = Limits()
+    cooldown: Duration = 10.0  # from the end of a run
+    attempts: Annotated[int, Field(ge=1, le=20)] | None = None  # rungs per error; default: the remediator's
+    rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
+    escalate: Escalate = Escalate()
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _yaml_off_is_false(cls, value: object) -> object:
+        return Mode.OFF if value is False else value  # YAML 1.1 reads a bare off as false
+
+    @field_validator("match")
+    @classmethod
+    def _matchers_parse(cls, match: tuple[str, ...]) -> tuple[str, ...]:
+        for text in match:
+            parse_matcher(text)
+        return match
+
+    @property
+    def matchers(self) -> tuple[Matcher, ...]:
+        """The parsed conditions; all must hold."""
+        return tuple(parse_matcher(text) for text in self.match)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether any step restarts a service."""
+        return any(step.action == "restart" for rung in self.rungs for step in rung.steps)
+
+
+class PlaybookFile(Strict):
+    """The content of a playbook file."""
+
+    playbooks: tuple[Playbook, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [playbook.name for playbook in self.playbooks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two playbooks have the same name: {', '.join(twice)}")
+        return self
