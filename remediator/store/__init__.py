@@ -1,6 +1,6 @@
 """Where signals, errors, decisions, runs and switches are kept: one protocol, one table of stores.
 
-The one exception is StoreError. Whatever a store is, tests/remediator/store/test_contract.py holds it to this.
+The one exception is StoreError. The suite tests/remediator/store/test_contract.py holds every store to this.
 """
 
 from collections.abc import Callable, Mapping, Sequence

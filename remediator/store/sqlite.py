@@ -1,0 +1,356 @@
+"""The default store: one SQLite file, no server."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from remediator.run import Outcome, Pause, Run, Start, Step
+from remediator.signals import Admission, Decision, Error, ErrorState, Signal, Status
+from remediator.store import Admit, DailySummary, ErrorQuery, HealthMinute, RunQuery
+from remediator.store.rows import DECISIONS, ERRORS, PAUSES, RUNS, STARTS, STEPS, SUMMARIES, Rows, Value
+from remediator.store.sqlite_database import Database, OnQuarantine
+from remediator.store.sqlite_intake import LATEST_ERROR, Intake, keep_decision
+from remediator.store.sqlite_prune import prune
+from soulfra_monitor.problems import Problem
+
+# S608 is silenced where a text is put together from names and conditions of ours; data is always bound.
+
+_PROGRESS = ("rung", "rungs_tried", "detail", "evidence", "timings", "plan")
+"""What of a run changes while it goes on."""
+
+Condition = tuple[str, Any]
+"""An SQL condition with one place, and its value; None means no such condition."""
+
+
+def open_address(address: str) -> "SqliteStore":
+    """Open ``sqlite:PATH``, ``sqlite:///PATH`` or a plain path."""
+    return SqliteStore(address.removeprefix("sqlite:").removeprefix("//"))
+
+
+class SqliteStore:
+    """A Store in one file.
+
+    A file that is damaged is moved aside as ``NAME.corrupt-<time>`` (never deleted), logged, told to
+    *on_quarantine* with its new path and the damage, and a new one is begun. StoreError when the file
+    cannot be used, or was written by a newer program.
+    """
+
+    def __init__(self, path: str | Path, on_quarantine: OnQuarantine | None = None) -> None:
+        self._db = Database(Path(path), on_quarantine)
+
+    # Signals and errors
+
+    def accept(self, signals: Sequence[Signal], admit: Admit) -> list[Admission]:
+        with self._db.write() as connection:
+            intake = Intake(connection, admit)
+            admissions = [intake.take(signal) for signal in signals]
+            intake.flush()
+        return admissions
+
+    def get_error(self, error_id: str) -> Error | None:
+        return _first(self._find(ERRORS, "errors", "WHERE id = ?", [error_id]))
+
+    def latest_error(self, target: str, problem: Problem) -> Error | None:
+        return _first([ERRORS.read(row) for row in self._db.read(LATEST_ERROR, (target, problem))])
+
+    def find_errors(self, query: ErrorQuery) -> list[Error]:
+        where, values = _where(_error_conditions(query))
+        if query.before is not None:
+            where += f" {'AND' if where else 'WHERE'} (last_seen, id) < (?, ?)"
+            values += query.before
+        end = f"{where} ORDER BY last_seen DESC, id DESC LIMIT ?"
+        return self._find(ERRORS, "errors", end, [*values, max(0, query.limit)])
+
+    def count_errors(self, query: ErrorQuery) -> Mapping[str, int]:
+        where, values = _where(_error_conditions(query))
+        rows = self._db.read(f"SELECT state, count(*) FROM errors {where} GROUP BY state", values)  # noqa: S608
+        return {**{state.value: 0 for state in ErrorState}, **dict(rows)}
+
+    def due_errors(self, now: float, limit: int) -> list[Error]:
+        end = "WHERE check_at <= ? ORDER BY check_at LIMIT ?"
+        return self._find(ERRORS, "errors", end, [now, max(0, limit)])
+
+    def next_check(self) -> float | None:
+        earliest: float | None = self._db.read("SELECT min(check_at) FROM errors")[0][0]
+        return earliest
+
+    def add_error(self, error: Error) -> None:
+        with self._db.write() as connection:
+            _insert(connection, ERRORS, "errors", error)
+
+    def update_error(self, error: Error) -> bool:
+        with self._db.write() as connection:
+            return _update_error(connection, error)
+
+    def members(self, error_id: str) -> Mapping[str, Status]:
+        sql = "SELECT fingerprint, status FROM members WHERE error_id = ?"
+        return {fingerprint: Status(status) for fingerprint, status in self._db.read(sql, [error_id])}
+
+    # Decisions
+
+    def record(self, decision: Decision) -> Decision:
+        with self._db.write() as connection:
+            return keep_decision(connection, decision)
+
+    def decisions(
+        self, *, error_id: str | None = None, since: float | None = None, limit: int = 100
+    ) -> list[Decision]:
+        where, values = _where([("error_id = ?", error_id), ("last_at >= ?", since)])
+        end = f"{where} ORDER BY last_at DESC, id DESC LIMIT ?"
+        return self._find(DECISIONS, "decisions", end, [*values, max(0, limit)])
+
+    # Runs and leases
+
+    def begin_run(self, run: Run, error: Error | None) -> bool:
+        with self._db.write() as connection:
+            lease = _lease(connection, run.target)
+            if lease is not None and lease[1] >= run.started_at:
+                return False
+            if error is not None and not _update_error(connection, error):
+                return False
+            if lease is not None:
+                _supersede(connection, run, error)
+            _insert(connection, RUNS, "runs", run)
+            _write_lease(connection, run)
+            return True
+
+    def renew(self, run: Run, lease_until: float) -> bool:
+        with self._db.write() as connection:
+            if not _holds(connection, run):
+                return False
+            connection.execute(
+                "UPDATE leases SET lease_until = ? WHERE target = ?", (lease_until, run.target)
+            )
+            connection.execute("UPDATE runs SET lease_until = ? WHERE id = ?", (lease_until, run.id))
+            return True
+
+    def save_run(self, run: Run) -> bool:
+        with self._db.write() as connection:
+            if not _holds(connection, run):
+                return False
+            _write_progress(connection, run)
+            return True
+
+    def end_run(self, run: Run, error: Error | None) -> bool:
+        if run.outcome is None or run.ended_at is None:
+            raise ValueError(f"run {run.id} has no outcome or no end")
+        with self._db.write() as connection:
+            if not _holds(connection, run):
+                return False
+            if error is not None and not _update_error(connection, error):
+                return False
+            _write_progress(connection, run)
+            connection.execute(
+                "UPDATE runs SET outcome = ?, ended_at = ? WHERE id = ?", (run.outcome, run.ended_at, run.id)
+            )
+            connection.execute("DELETE FROM leases WHERE target = ?", (run.target,))
+            return True
+
+    def add_shadow(self, run: Run) -> None:
+        ended_at = run.started_at if run.ended_at is None else run.ended_at
+        with self._db.write() as connection:
+            _insert(connection, RUNS, "runs", replace(run, outcome=Outcome.SHADOWED, ended_at=ended_at))
+
+    def journal(self, step: Step) -> None:
+        with self._db.write() as connection:
+            connection.execute(_JOURNAL, STEPS.write(step))
+
+    def get_run(self, run_id: str) -> Run | None:
+        return _first(self._find(RUNS, "runs", "WHERE id = ?", [run_id]))
+
+    def find_runs(self, query: RunQuery) -> list[Run]:
+        where, values = _where(
+            [
+                ("started_at >= ?", query.since),
+                ("target = ?", query.target),
+                ("error_id = ?", query.error_id),
+                ("outcome = ?", query.outcome),
+                ("(outcome IS NULL) = ?", query.running),
+            ]
+        )
+        end = f"{where} ORDER BY started_at DESC, seq DESC LIMIT ?"
+        return self._find(RUNS, "runs", end, [*values, max(0, query.limit)])
+
+    def steps(self, run_id: str) -> list[Step]:
+        return self._find(STEPS, "steps", "WHERE run_id = ? ORDER BY number", [run_id])
+
+    def orphans(self, owner: str, boot: str, now: float) -> list[Run]:
+        end = """
+            WHERE outcome IS NULL AND ((owner = ? AND boot <> ?) OR lease_until < ?)
+            ORDER BY started_at, seq
+        """
+        return self._find(RUNS, "runs", end, [owner, boot, now])
+
+    def adopt(self, run: Run, token: str, boot: str, lease_until: float, owner: str) -> Run | None:
+        adopted = replace(run, token=token, boot=boot, lease_until=lease_until, owner=owner)
+        with self._db.write() as connection:
+            # A renewed lease has another end: its owner is alive after all.
+            if not _holds(connection, run) or _lease(connection, run.target) != (run.token, run.lease_until):
+                return None
+            connection.execute(
+                "UPDATE runs SET token = ?, boot = ?, lease_until = ?, owner = ? WHERE id = ?",
+                (token, boot, lease_until, owner, run.id),
+            )
+            _write_lease(connection, adopted)
+        return adopted
+
+    def starts(self, since: float) -> list[Start]:
+        end = """
+            WHERE (outcome IS NULL OR started_at >= ? OR ended_at >= ?) AND outcome IS NOT 'shadowed'
+            ORDER BY started_at, seq
+        """
+        return self._find(STARTS, "runs", end, [since, since])
+
+    # Switches and health
+
+    def add_pause(self, pause: Pause) -> Pause:
+        with self._db.write() as connection:
+            return replace(pause, id=_insert(connection, PAUSES, "pauses", replace(pause, id=None)))
+
+    def end_pauses(self, scope: str, now: float) -> int:
+        with self._db.write() as connection:
+            return connection.execute(
+                "UPDATE pauses SET until = ? WHERE scope = ? AND (until IS NULL OR until > ?)",
+                (now, scope, now),
+            ).rowcount
+
+    def pauses(self, now: float) -> list[Pause]:
+        return self._find(PAUSES, "pauses", "WHERE until IS NULL OR until > ? ORDER BY id", [now])
+
+    def add_health(self, minutes: Sequence[HealthMinute]) -> None:
+        with self._db.write() as connection:
+            connection.executemany(
+                "INSERT INTO health_minutes (minute, target, looks, up) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET looks = looks + excluded.looks, up = up + excluded.up",
+                [(m.minute, m.target, m.looks, m.up) for m in minutes],
+            )
+
+    def uptime(self, since_minute: int) -> Mapping[str, float]:
+        sql = "SELECT target, sum(up), sum(looks) FROM health_minutes WHERE minute >= ? GROUP BY target"
+        return {target: up / looks for target, up, looks in self._db.read(sql, [since_minute]) if looks}
+
+    # Keeping house
+
+    def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
+        return prune(self._db, detail_before, summary_before)
+
+    def summaries(self, since: float) -> list[DailySummary]:
+        end = "WHERE day >= strftime('%Y-%m-%d', ?, 'unixepoch') ORDER BY day, target, problem, severity"
+        return self._find(SUMMARIES, "daily_summaries", end, [since])
+
+    def ping(self) -> None:
+        with self._db.write() as connection:
+            connection.execute("UPDATE pulse SET beats = beats + 1")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _find(self, rows: Rows[Value], table: str, end: str, values: Sequence[Any]) -> list[Value]:
+        sql = f"SELECT {_names(rows.columns)} FROM {table} {end}"  # noqa: S608
+        return [rows.read(row) for row in self._db.read(sql, values)]
+
+
+def _first(found: Sequence[Value]) -> Value | None:
+    return found[0] if found else None
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
+
+
+def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+    asked = [(text, value) for text, value in conditions if value is not None]
+    where = " AND ".join(text for text, _ in asked)
+    return (f"WHERE {where}" if where else ""), [value for _, value in asked]
+
+
+def _error_conditions(query: ErrorQuery) -> list[Condition]:
+    return [
+        ("last_seen >= ?", query.since),
+        ("target = ?", query.target),
+        ("problem = ?", query.problem),
+        ("severity = ?", query.severity),
+        ("state = ?", query.state),
+        ("open = ?", query.open),
+    ]
+
+
+def _insert(connection: sqlite3.Connection, rows: Rows[Value], table: str, value: Value) -> int | None:
+    places = ", ".join("?" * len(rows.columns))
+    sql = f"INSERT INTO {table} ({_names(rows.columns)}) VALUES ({places})"  # noqa: S608
+    return connection.execute(sql, rows.write(value)).lastrowid
+
+
+_UPDATE_ERROR = f"""
+    UPDATE errors SET ({_names(ERRORS.columns)}) = ({", ".join("?" * len(ERRORS.columns))})
+    WHERE id = ? AND version = ? AND NOT (? AND EXISTS (
+        SELECT 1 FROM errors AS other
+        WHERE other.target = errors.target AND other.problem = errors.problem
+            AND other.open = 1 AND other.id <> errors.id
+    ))
+"""  # noqa: S608
+
+
+def _update_error(connection: sqlite3.Connection, error: Error) -> bool:
+    row = ERRORS.write(replace(error, version=error.version + 1))
+    written = connection.execute(_UPDATE_ERROR, [*row, error.id, error.version, error.open])
+    return written.rowcount == 1
+
+
+def _lease(connection: sqlite3.Connection, target: str) -> tuple[str, float] | None:
+    """Return the token that has the target's lease, and when it is over."""
+    found: tuple[str, float] | None = connection.execute(
+        "SELECT token, lease_until FROM leases WHERE target = ?", (target,)
+    ).fetchone()
+    return found
+
+
+def _holds(connection: sqlite3.Connection, run: Run) -> bool:
+    return (
+        connection.execute(
+            "SELECT 1 FROM leases WHERE target = ? AND token = ? AND run_id = ?",
+            (run.target, run.token, run.id),
+        ).fetchone()
+        is not None
+    )
+
+
+def _write_lease(connection: sqlite3.Connection, run: Run) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO leases (target, token, run_id, lease_until) VALUES (?, ?, ?, ?)",
+        (run.target, run.token, run.id, run.lease_until),
+    )
+
+
+def _supersede(connection: sqlite3.Connection, run: Run, error: Error | None) -> None:
+    """End what ran on the target under a lease that is over, and have its error looked at.
+
+    The error that *run* is for is in the hands of the caller already.
+    """
+    connection.execute(
+        "UPDATE errors SET check_at = ?, version = version + 1 WHERE open = 1 AND check_at IS NULL "
+        "AND id IS NOT ? AND id IN (SELECT error_id FROM runs WHERE target = ? AND outcome IS NULL)",
+        (run.started_at, error.id if error else None, run.target),
+    )
+    connection.execute(
+        "UPDATE runs SET outcome = ?, ended_at = ?, detail = ? WHERE target = ? AND outcome IS NULL",
+        (Outcome.INTERRUPTED, run.started_at, f"its lease was over when {run.id} began", run.target),
+    )
+
+
+def _write_progress(connection: sqlite3.Connection, run: Run) -> None:
+    columns = dict(zip(RUNS.columns, RUNS.write(run), strict=True))
+    changes = ", ".join(f"{name} = ?" for name in _PROGRESS)
+    connection.execute(
+        f"UPDATE runs SET {changes} WHERE id = ?",  # noqa: S608
+        [*(columns[name] for name in _PROGRESS), run.id],
+    )
+
+
+_JOURNAL = f"""
+    INSERT INTO steps ({_names(STEPS.columns)}) VALUES ({", ".join("?" * len(STEPS.columns))})
+    ON CONFLICT (run_id, number) DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in STEPS.columns)}
+"""  # noqa: S608
