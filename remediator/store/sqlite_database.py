@@ -169,8 +169,10 @@ def _damage(path: Path) -> str | None:
     """Say what is wrong with the file, if it is there and no sound database."""
     if not path.exists():
         return None
+    # Read-only: closing an ordinary connection would empty the log into a damaged file, or delete it.
+    address = path.resolve().as_uri() + "?mode=ro"
     try:
-        with closing(_connect(path)) as connection:
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
             _refuse_newer(connection, path)
             answer: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
