@@ -1,6 +1,7 @@
 """Keeps the platform busy with varied requests and records which of them succeeded."""
 
 import argparse
+import contextlib
 import json
 import math
 import random
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import requests
@@ -199,7 +199,7 @@ class Tally:
         self._file = file
         self._lock = threading.Lock()
         self._closed = False
-        self.sent = 0
+        self.answered = 0
         self.succeeded = 0
 
     def add(self, record: Record) -> None:
@@ -207,51 +207,54 @@ class Tally:
         with self._lock:
             if self._closed:
                 return
-            self.sent += 1
+            self.answered += 1
             self.succeeded += record.ok
             if self._file:
                 self._file.write(json.dumps(asdict(record)) + "\n")
                 self._file.flush()
 
     def close(self) -> None:
-        """Take no more records, so that the file can be closed and the counts are final."""
+        """Take no more records: the counts are final."""
         with self._lock:
             self._closed = True
+            if self._file:
+                self._file.close()
 
 
-def run(
-    addresses: Mapping[str, str], tally: Tally, *, rate: float, until: float, stop: threading.Event, seed: int
-) -> int:
-    """Send requests at *rate* per second until *until* or *stop*; return how many were unfinished.
+class Load:
+    """Sends requests to *addresses* at *rate* per second.
 
     The pace does not depend on the answers, so that an outage is felt as users would feel it.
     """
-    chance = random.Random(seed)
-    free = threading.Semaphore(MOST_AT_ONCE)
 
-    def one(call: Call) -> None:
+    def __init__(self, addresses: Mapping[str, str], tally: Tally, *, rate: float, seed: int) -> None:
+        self._addresses = addresses
+        self._tally = tally
+        self._pause = 1 / rate
+        self._chance = random.Random(seed)
+        self._free = threading.Semaphore(MOST_AT_ONCE)
+        self.sent = 0
+
+    def run(self, duration: float) -> None:
+        """Send for *duration* seconds, then wait for the answers under way."""
+        due = time.monotonic()
+        until = due + duration
+        while due < until:
+            time.sleep(max(due - time.monotonic(), 0.0))
+            due += self._pause
+            if self._free.acquire(timeout=TIMEOUT):
+                self.sent += 1
+                call = choose(self._addresses, self._chance)
+                threading.Thread(target=self._one, args=(call,), daemon=True).start()
+        deadline = time.monotonic() + TIMEOUT
+        while self._tally.answered < self.sent and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _one(self, call: Call) -> None:
         try:
-            tally.add(send(call, addresses[call.service]))
+            self._tally.add(send(call, self._addresses[call.service]))
         finally:
-            free.release()
-
-    due = time.monotonic()
-    started = 0
-    while time.monotonic() < until and not stop.wait(max(due - time.monotonic(), 0.0)):
-        due += 1 / rate
-        if free.acquire(timeout=TIMEOUT):
-            started += 1
-            threading.Thread(target=one, args=(choose(addresses, chance),), daemon=True).start()
-    if not stop.is_set():
-        _wait_for_the_last(tally, started, stop)
-    tally.close()
-    return started - tally.sent
-
-
-def _wait_for_the_last(tally: Tally, started: int, stop: threading.Event) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while tally.sent < started and time.monotonic() < deadline and not stop.is_set():
-        stop.wait(0.05)
+            self._free.release()
 
 
 def _arguments() -> argparse.Namespace:
@@ -281,23 +284,16 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run until told to stop and say in one line how it went."""
     arguments = _arguments()
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     addresses = {"orchestrator": arguments.orchestrator.rstrip("/"), **dict(arguments.direct)}
-    file = arguments.record.open("a") if arguments.record else None
-    tally = Tally(file)
-    until = time.monotonic() + arguments.duration
-    unfinished = run(addresses, tally, rate=arguments.rate, until=until, stop=stop, seed=arguments.seed)
-    if file:
-        file.close()
-    failed = tally.sent - tally.succeeded
+    tally = Tally(arguments.record.open("a") if arguments.record else None)
+    load = Load(addresses, tally, rate=arguments.rate, seed=arguments.seed)
+    with contextlib.suppress(KeyboardInterrupt):
+        load.run(arguments.duration)
+    tally.close()
+    failed, unfinished = tally.answered - tally.succeeded, load.sent - tally.answered
     sys.stdout.write(
-        f"{tally.sent} requests, {tally.succeeded} succeeded, {failed} failed, {unfinished} unfinished\n"
+        f"{load.sent} requests: {tally.succeeded} succeeded, {failed} failed, {unfinished} unfinished\n"
     )
 
 

@@ -115,7 +115,7 @@ class Shelf:
 
     def put(self, content: bytes, suffix: str) -> str:
         """Store *content* whole or not at all and return its id. Raises OSError."""
-        name = uuid.uuid4().hex
+        name = str(uuid.uuid4())
         unfinished = self.folder / f"{name}.part"
         unfinished.write_bytes(content)
         unfinished.rename(self.folder / f"{name}.{suffix}")
@@ -177,9 +177,9 @@ def create_app(shelf: Shelf) -> Flask:
 
     @app.get("/files/<uuid:name>")
     def file(name: uuid.UUID) -> ResponseReturnValue:
-        path = shelf.find(name.hex)
+        path = shelf.find(str(name))
         if path is None:
-            abort(404, f"there is no file {name.hex}")
+            abort(404, f"there is no file {name}")
         return send_file(path.absolute(), mimetype=FORMATS[path.suffix[1:]].mimetype)
 
     @app.get("/health")
