@@ -72,59 +72,45 @@ def call(
     *fields* become the query. A GET over a connection that the other side had closed meanwhile is
     sent once more. Raises CallError when nobody answered.
     """
+    details: dict[str, Any] = {"headers": {"User-Agent": "soulfra-remediator", **(headers or {})}}
+    if fields is not None:
+        details["fields"] = fields
+    if json_body is not None:
+        details["json"] = json_body
     deadline = time.monotonic() + timeout
     try:
-        return _call_once(method, url, deadline, fields, json_body, headers, limit)
-    except _ClosedError as error:
+        return _call_once(method, url, deadline, limit, details)
+    except _ClosedError:
         if method != "GET":
-            raise CallError("the connection was closed before an answer came") from error
-    try:
-        return _call_once(method, url, deadline, fields, json_body, headers, limit)
-    except _ClosedError as error:
-        raise CallError("the connection was closed before an answer came") from error
+            raise
+    return _call_once(method, url, deadline, limit, details)
 
 
-def forget_connections() -> None:
-    """Close the idle connections of the pool."""
-    _pool().clear()
-
-
-class _ClosedError(Exception):
+class _ClosedError(CallError):
     """The other side closed the connection without an answer."""
 
 
-def _call_once(
-    method: str,
-    url: str,
-    deadline: float,
-    fields: list[tuple[str, str]] | None,
-    json_body: Any,
-    headers: Mapping[str, str] | None,
-    limit: int,
-) -> Answer:
+def _call_once(method: str, url: str, deadline: float, limit: int, details: Mapping[str, Any]) -> Answer:
     from urllib3 import Timeout  # noqa: PLC0415 - 10 MB that a process without calls does not need
     from urllib3.exceptions import HTTPError, ProtocolError  # noqa: PLC0415 - as above
 
-    more = {} if json_body is None else {"json": json_body}
     left = max(0.001, deadline - time.monotonic())
     try:
         response = _pool().request(
             method,
             url,
-            fields=fields,
-            headers={"User-Agent": "soulfra-remediator", **(headers or {})},
             timeout=Timeout(total=left),
             retries=False,
             redirect=False,
             preload_content=False,
-            **more,
+            **details,
         )
         try:
             body, complete = _read(response, deadline, limit)
         finally:
-            response.release_conn() if response.closed else response.close()
+            response.close()  # a connection whose body was read to its end is back in the pool already
     except ProtocolError as error:
-        raise _ClosedError from error
+        raise _ClosedError("the connection was closed before an answer came") from error
     except (HTTPError, OSError, ValueError) as error:
         raise _explain(error) from error
     return Answer(status=response.status, body=body, complete=complete)

@@ -18,11 +18,10 @@ log = logging.getLogger(__name__)
 SLACK = "slack"
 SLACK_VARIABLE = "ERROR_WEBHOOK_URL"
 TIME_LIMIT = 5.0
-TRIES = 3
 TEXT_LIMIT = 3000
 RUNBOOK = f"docs/runbooks/{ESCALATION}.md"
 _ALERT_LASTS = 3600.0
-_PAUSES = (0.3, 0.9)
+_PAUSES = (0.3, 0.9)  # before the second and the third try
 
 # Alertmanager's routes speak Prometheus's scale.
 _ALERT_SEVERITY = {
@@ -48,15 +47,6 @@ class Notification:
     url: str | None = None  # where to read more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Whether one channel took a notification; the detail never holds an address."""
-
-    channel: str
-    sent: bool
-    detail: str
-
-
 class _DeliveryError(Exception):
     """The channel did not take it."""
 
@@ -80,55 +70,63 @@ class Notifier:
         if environment.get(SLACK_VARIABLE):
             self._channels.setdefault(SLACK, Channel(webhook_env=SLACK_VARIABLE))
 
-    def escalate(self, names: Iterable[str], notification: Notification) -> tuple[Delivery, ...]:
+    def escalate(self, names: Iterable[str], notification: Notification) -> dict[str, str | None]:
         """Tell the named channels, and the one of ERROR_WEBHOOK_URL too when there is one."""
         extra = (SLACK,) if self._environment.get(SLACK_VARIABLE) else ()
         return self.send((*names, *extra), notification)
 
-    def send(self, names: Iterable[str], notification: Notification) -> tuple[Delivery, ...]:
-        """Tell the named channels at the same time, within 5 seconds. Failures are returned, never raised."""
+    def send(self, names: Iterable[str], notification: Notification) -> dict[str, str | None]:
+        """Tell the named channels at the same time, within 5 seconds.
+
+        Returns per channel None, or why it did not take it, without addresses. Never raises.
+        """
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - notifications are rare
 
         clean = _redacted(notification)
         wanted = list(dict.fromkeys(names))
         if not wanted:
-            return ()
+            return {}
         deadline = time.monotonic() + TIME_LIMIT
         with ThreadPoolExecutor(max_workers=len(wanted), thread_name_prefix="notify") as pool:
-            return tuple(pool.map(lambda name: self._deliver(name, clean, deadline), wanted))
+            results = pool.map(lambda name: self._deliver(name, clean, deadline), wanted)
+            return dict(zip(wanted, results, strict=True))
 
-    def _deliver(self, name: str, notification: Notification, deadline: float) -> Delivery:
+    def _deliver(self, name: str, notification: Notification, deadline: float) -> str | None:
         channel = self._channels.get(name)
         if channel is None:
-            return Delivery(channel=name, sent=False, detail="there is no such channel")
+            return "there is no such channel"
         try:
-            detail = _insist(lambda left: self._tell(channel, notification, left), deadline)
+            _insist(lambda left: self._tell(channel, notification, left), deadline)
         except _DeliveryError as error:
             log.warning("channel %s did not take a notification: %s", name, error)
-            return Delivery(channel=name, sent=False, detail=redact(str(error)))
-        return Delivery(channel=name, sent=True, detail=detail)
+            return redact(str(error))
+        return None
 
-    def _tell(self, channel: Channel, notification: Notification, timeout: float) -> str:
+    def _tell(self, channel: Channel, notification: Notification, timeout: float) -> None:
         if channel.log:
-            return _tell_log(notification)
-        if channel.alertmanager:
-            return _tell_alertmanagers(self._alertmanagers, notification, timeout)
+            _tell_log(notification)
+        elif channel.alertmanager:
+            _tell_alertmanagers(self._alertmanagers, notification, timeout)
+        else:
+            _tell_webhook(self._address(channel), notification, timeout)
+
+    def _address(self, channel: Channel) -> str:
         address = channel.webhook or self._environment.get(channel.webhook_env or "", "")
         if not address:
             raise _DeliveryError(f"the variable {channel.webhook_env} is not set", permanent=True)
-        return _tell_webhook(address, notification, timeout)
+        return address
 
 
-def _insist(tell: Callable[[float], str], deadline: float) -> str:
+def _insist(tell: Callable[[float], None], deadline: float) -> None:
     """Try until it is taken, refused for good, or out of tries or time."""
-    for pause in (*_PAUSES, None):
+    for pause in _PAUSES:
         try:
             return tell(max(0.1, deadline - time.monotonic()))
         except _DeliveryError as error:
-            if error.permanent or pause is None or time.monotonic() + pause >= deadline:
+            if error.permanent or time.monotonic() + pause >= deadline:
                 raise
             time.sleep(pause)
-    raise _DeliveryError("never tried")  # pragma: no cover - the last pause is None
+    return tell(max(0.1, deadline - time.monotonic()))
 
 
 def _redacted(notification: Notification) -> Notification:
@@ -145,13 +143,12 @@ def _redacted(notification: Notification) -> Notification:
     )
 
 
-def _tell_log(notification: Notification) -> str:
+def _tell_log(notification: Notification) -> None:
     level = logging.WARNING if notification.severity in (Severity.CRITICAL, Severity.HIGH) else logging.INFO
     log.log(level, "%s: %s", notification.subject, " ".join(notification.text.split()))
-    return "logged"
 
 
-def _tell_webhook(address: str, notification: Notification, timeout: float) -> str:
+def _tell_webhook(address: str, notification: Notification, timeout: float) -> None:
     try:
         answer = call("POST", address, timeout=timeout, json_body=_as_json(notification))
     except CallError as error:
@@ -159,7 +156,6 @@ def _tell_webhook(address: str, notification: Notification, timeout: float) -> s
     if not answer.ok:
         # The body of the answer may echo the address, so that only the status is told.
         raise _DeliveryError(f"status {answer.status}", permanent=answer.refused)
-    return f"status {answer.status}"
 
 
 def _as_json(notification: Notification) -> dict[str, Any]:
@@ -177,7 +173,7 @@ def _as_json(notification: Notification) -> dict[str, Any]:
     }
 
 
-def _tell_alertmanagers(urls: tuple[str, ...], notification: Notification, timeout: float) -> str:
+def _tell_alertmanagers(urls: tuple[str, ...], notification: Notification, timeout: float) -> None:
     now = time.time()
     alert = {
         "labels": {
@@ -201,4 +197,3 @@ def _tell_alertmanagers(urls: tuple[str, ...], notification: Notification, timeo
         post_alerts(urls, [alert], timeout)
     except AlertmanagerUnreachable as error:
         raise _DeliveryError(str(error)) from error
-    return "posted"

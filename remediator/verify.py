@@ -101,7 +101,8 @@ def verify(
     looks, newest = 0, float("-inf")
     while not stop.is_set():
         began = clock()
-        look = _look(client, target, must_be_fast, min(LOOK_TIMEOUT, max(0.1, deadline - began)), newest, now)
+        answer = _ask(client, target, min(LOOK_TIMEOUT, max(0.1, deadline - began)))
+        look = answer if isinstance(answer, Look) else _read(answer, target, must_be_fast, newest, now())
         looks, newest = looks + 1, max(newest, look.at)
         row = [*row, look] if look.healthy else []
         if len(row) >= rule.healthy:
@@ -125,15 +126,16 @@ def _give_up(last: Look, looks: int, in_a_row: int, rule: Verify) -> Verificatio
     return Verification(outcome=outcome, looks=looks, detail=f"{detail} (after {rule.within:g} s)")
 
 
-def _look(
-    client: Checker, target: str, must_be_fast: bool, timeout: float, newest: float, now: Callable[[], float]
-) -> Look:
+def _ask(client: Checker, target: str, timeout: float) -> dict[str, Any] | Look:
     try:
-        answer = client.check([target], timeout=timeout)
+        return client.check([target], timeout=timeout)
     except ExporterUnreachable as error:
-        return Look(healthy=None, at=newest, detail=f"the exporter cannot be asked: {error}")
+        return Look(healthy=None, at=float("-inf"), detail=f"the exporter cannot be asked: {error}")
+
+
+def _read(answer: Mapping[str, Any], target: str, must_be_fast: bool, newest: float, now: float) -> Look:
     at = answer.get("at")
-    if not isinstance(at, int | float) or abs(now() - at) > FRESH_FOR or at <= newest:
+    if not isinstance(at, int | float) or abs(now - at) > FRESH_FOR or at <= newest:
         return Look(healthy=None, at=newest, detail="the exporter's answer is not fresh")
     result = answer["results"].get(target)
     if not isinstance(result, Mapping) or not result.get("known"):

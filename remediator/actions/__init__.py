@@ -4,8 +4,9 @@ An action does its effect once and returns one line about it; it raises ActionEr
 not. It may be called again after a failure that was not permanent, so it starts from what it finds.
 """
 
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,6 +36,8 @@ class ActionContext:
     processes: Mapping[str, Mapping[str, Any]]  # per service, what the exporter says of its process just now
     notifier: "Notifier"
     summary: Mapping[str, Any]  # error, playbook and run, for notifications
+    withheld: frozenset[str] = frozenset()  # variables with our own secrets; no child inherits them
+    stop: threading.Event = field(default_factory=threading.Event)  # set when the remediator ends
 
 
 class Action(Protocol):
