@@ -14,10 +14,12 @@ from soulfra_monitor.problems import Problem, Severity
 Value = TypeVar("Value")
 Reader = Callable[[Any], Any]
 
+_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
+
 
 def to_json(value: Any) -> str:
     """Write evidence and the like; what JSON has no word for is written as its text."""
-    return json.dumps(value, default=str, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 class Rows(Generic[Value]):

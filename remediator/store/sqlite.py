@@ -56,7 +56,7 @@ class SqliteStore:
         return _first([ERRORS.read(row) for row in self._db.read(LATEST_ERROR, (target, problem))])
 
     def find_errors(self, query: ErrorQuery) -> list[Error]:
-        where, values = _where(_error_conditions(query))
+        where, values = _error_filter(query)
         if query.before is not None:
             where += f" {'AND' if where else 'WHERE'} (last_seen, id) < (?, ?)"
             values += query.before
@@ -64,7 +64,7 @@ class SqliteStore:
         return self._find(ERRORS, "errors", end, [*values, max(0, query.limit)])
 
     def count_errors(self, query: ErrorQuery) -> Mapping[str, int]:
-        where, values = _where(_error_conditions(query))
+        where, values = _error_filter(query)
         rows = self._db.read(f"SELECT state, count(*) FROM errors {where} GROUP BY state", values)  # noqa: S608
         return {**{state.value: 0 for state in ErrorState}, **dict(rows)}
 
@@ -73,7 +73,9 @@ class SqliteStore:
         return self._find(ERRORS, "errors", end, [now, max(0, limit)])
 
     def next_check(self) -> float | None:
-        earliest: float | None = self._db.read("SELECT min(check_at) FROM errors")[0][0]
+        earliest: float | None = self._db.read("SELECT min(check_at) FROM errors WHERE check_at IS NOT NULL")[
+            0
+        ][0]
         return earliest
 
     def add_error(self, error: Error) -> None:
@@ -167,8 +169,8 @@ class SqliteStore:
                 ("target = ?", query.target),
                 ("error_id = ?", query.error_id),
                 ("outcome = ?", query.outcome),
-                ("(outcome IS NULL) = ?", query.running),
-            ]
+            ],
+            _choice(query.running, "outcome IS NULL", "outcome IS NOT NULL"),
         )
         end = f"{where} ORDER BY started_at DESC, seq DESC LIMIT ?"
         return self._find(RUNS, "runs", end, [*values, max(0, query.limit)])
@@ -197,8 +199,13 @@ class SqliteStore:
         return adopted
 
     def starts(self, since: float) -> list[Start]:
+        # Three questions rather than one with OR, which SQLite would answer by reading all runs.
         end = """
-            WHERE (outcome IS NULL OR started_at >= ? OR ended_at >= ?) AND outcome IS NOT 'shadowed'
+            WHERE outcome IS NOT 'shadowed' AND seq IN (
+                SELECT seq FROM runs WHERE outcome IS NULL
+                UNION SELECT seq FROM runs WHERE started_at >= ?
+                UNION SELECT seq FROM runs WHERE ended_at >= ?
+            )
             ORDER BY started_at, seq
         """
         return self._find(STARTS, "runs", end, [since, since])
@@ -260,21 +267,26 @@ def _names(columns: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
 
 
-def _where(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:
+def _where(conditions: Sequence[Condition], choice: str | None = None) -> tuple[str, list[Any]]:
     asked = [(text, value) for text, value in conditions if value is not None]
-    where = " AND ".join(text for text, _ in asked)
-    return (f"WHERE {where}" if where else ""), [value for _, value in asked]
+    texts = [text for text, _ in asked] + ([choice] if choice else [])
+    return (f"WHERE {' AND '.join(texts)}" if texts else ""), [value for _, value in asked]
 
 
-def _error_conditions(query: ErrorQuery) -> list[Condition]:
-    return [
+def _choice(asked: bool | None, yes: str, no: str) -> str | None:
+    """Return the condition asked for. It is written out, not bound, so that a partial index may serve it."""
+    return None if asked is None else yes if asked else no
+
+
+def _error_filter(query: ErrorQuery) -> tuple[str, list[Any]]:
+    conditions: list[Condition] = [
         ("last_seen >= ?", query.since),
         ("target = ?", query.target),
         ("problem = ?", query.problem),
         ("severity = ?", query.severity),
         ("state = ?", query.state),
-        ("open = ?", query.open),
     ]
+    return _where(conditions, _choice(query.open, "open = 1", "open = 0"))
 
 
 def _insert(connection: sqlite3.Connection, rows: Rows[Value], table: str, value: Value) -> int | None:

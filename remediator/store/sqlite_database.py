@@ -23,6 +23,9 @@ BUSY_SECONDS = 5.0
 WAL_LIMIT = 16 * 1024 * 1024
 """Bytes that the write-ahead log shrinks back to after a large transaction."""
 
+CACHE_KIB = 512
+"""Pages that each connection keeps. There is one per thread, and the operating system caches too."""
+
 OnQuarantine = Callable[[Path, str], None]
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -132,6 +135,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
     except sqlite3.Error:
         connection.close()

@@ -38,6 +38,7 @@ CREATE TABLE errors (
 CREATE UNIQUE INDEX errors_one_open ON errors (target, problem) WHERE open = 1;
 CREATE INDEX errors_latest ON errors (target, problem, open, seq);
 CREATE INDEX errors_seen ON errors (last_seen, id);
+CREATE INDEX errors_open ON errors (last_seen, id) WHERE open = 1;
 CREATE INDEX errors_due ON errors (check_at) WHERE check_at IS NOT NULL;
 
 CREATE TABLE members (
@@ -94,7 +95,8 @@ CREATE TABLE runs (
 CREATE INDEX runs_error ON runs (error_id, started_at);
 CREATE INDEX runs_started ON runs (started_at);
 CREATE INDEX runs_ended ON runs (ended_at);
-CREATE INDEX runs_running ON runs (target) WHERE outcome IS NULL;
+CREATE INDEX runs_running ON runs (started_at, seq) WHERE outcome IS NULL;
+CREATE INDEX runs_target ON runs (target, started_at);
 
 CREATE TABLE steps (
     run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
