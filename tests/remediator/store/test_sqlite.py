@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remediator.signals import Error
-from remediator.store import ErrorQuery, StoreError, open_store, sqlite_database
+from remediator.store import ErrorQuery, RunQuery, StoreError, open_store, sqlite_database
 from remediator.store.sqlite import SqliteStore
 from remediator.store.sqlite_schema import MIGRATIONS
 from soulfra_monitor.problems import Problem, Severity
@@ -399,3 +399,40 @@ def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk: Path) -> None:
 
 def test_a_file_size_limit_refuses_writes_and_loses_nothing(path: Path) -> None:
     _fill(path, "limit")
+
+
+# speed by design
+
+
+def test_what_is_asked_all_the_time_reads_no_whole_table(path: Path) -> None:
+    store = SqliteStore(path)
+    asked: list[str] = []
+    connection = store._db._handle().connection
+    connection.set_trace_callback(asked.append)
+
+    store.latest_error("t", Problem.OTHER)
+    store.find_errors(ErrorQuery(since=1.0, before=(2.0, "x")))
+    store.find_errors(ErrorQuery(open=True))
+    store.count_errors(ErrorQuery(since=1.0))
+    store.due_errors(1.0, 10)
+    store.next_check()
+    store.decisions(error_id="x")
+    store.decisions(since=1.0)
+    store.find_runs(RunQuery(running=True))
+    store.find_runs(RunQuery(target="t"))
+    store.orphans("a", "b", 1.0)
+    store.starts(1.0)
+    store.uptime(1)
+
+    connection.set_trace_callback(None)
+    plans = {sql: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in asked}
+    store.close()
+    assert len(plans) == 13
+    partial = ("errors_open", "runs_running")  # these hold only what is open or running
+    whole = [
+        (sql, step)
+        for sql, steps in plans.items()
+        for step in steps
+        if step.startswith("SCAN") and not step.endswith(partial)
+    ]
+    assert whole == []
