@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from exporter.config import Service
 from remediator.playbook import Budget, Mode, Playbook
 from remediator.run import Pause, Start
-from remediator.signals import Error, Reason, Verdict
+from remediator.signals import PROVEN_BY_PROBE, Error, Reason, Verdict
 from soulfra_monitor.problems import Problem
 
 
@@ -67,10 +67,6 @@ class Answer:
     reason: Reason | None = None
     detail: str = ""
     until: float | None = None
-
-
-PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT})
-"""Problems that a healthy (for the latter: and fast) probe disproves. The others need their alert to end."""
 
 
 def decide(situation: Situation) -> Answer:

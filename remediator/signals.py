@@ -15,6 +15,9 @@ from soulfra_monitor.problems import Problem, Severity
 RECHECK_FOR = 900.0
 """Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
 
+PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT})
+"""Problems that a healthy (for the latter: and fast) probe disproves. The others need their alert to end."""
+
 MESSAGE_LIMIT = 500
 LABEL_LIMIT = 64
 
@@ -176,6 +179,10 @@ def admit(signal: Signal, latest: Error | None, member: Status | None, new_id: s
         return _admit_resolved(signal, latest)
     if latest is not None and latest.open:
         return _join(signal, latest, member)
+    if latest is not None and member is Status.FIRING and latest.problem not in PROVEN_BY_PROBE:
+        # Its end has not been told yet, so this is the old alert still, not a new one.
+        decision = _decision(signal, latest, Reason.DUPLICATE, f"the same alert again; {latest.id} is over")
+        return Admission(signal=signal, error=_seen(latest, signal), decision=decision)
     if latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR:
         # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
         return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
@@ -212,6 +219,22 @@ def reopen(error: Error, now: float) -> Error:
     )
 
 
+def open_again(error: Error, new_id: str) -> Error:
+    """Begin a new episode with the late signal that a closed error took in."""
+    return Error(
+        id=new_id,
+        target=error.target,
+        problem=error.problem,
+        severity=error.severity,
+        message=error.message,
+        first_seen=error.last_seen,
+        last_seen=error.last_seen,
+        check_at=error.last_seen,
+        labels=error.labels,
+        annotations=error.annotations,
+    )
+
+
 def _join(signal: Signal, error: Error, member: Status | None) -> Admission:
     known = "the same alert again" if member is Status.FIRING else "another alert of the same problem"
     decision = _decision(signal, error, Reason.DUPLICATE, f"{known}; {error.id} is already open")
@@ -234,7 +257,13 @@ _ORDER = list(Severity)
 def _seen(error: Error, signal: Signal) -> Error:
     worse = min(error.severity, signal.severity, key=_ORDER.index)
     return replace(
-        error, last_seen=max(error.last_seen, signal.received_at), signals=error.signals + 1, severity=worse
+        error,
+        last_seen=max(error.last_seen, signal.received_at),
+        signals=error.signals + 1,
+        severity=worse,
+        message=signal.message,
+        labels=signal.labels,
+        annotations=signal.annotations,
     )
 
 

@@ -1,0 +1,128 @@
+"""What must happen now and then, whether or not anything comes in.
+
+Asks Alertmanager for alerts that its notifications may never bring, keeps the health minutes for
+uptime, refreshes gauges, and forgets what is old. Each chore fails on its own.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remediator import alertmanager
+from remediator.engine import Engine
+from remediator.runner import Tools
+from remediator.signals import ErrorState, Source, signal_of_alert
+from remediator.store import ErrorQuery, HealthMinute
+from remediator.verify import ExporterUnreachable
+
+log = logging.getLogger(__name__)
+
+_SAMPLE = 5.0  # seconds between looks at the exporter's state
+_GAUGES = 5.0
+_PRUNE = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chore:
+    every: float  # seconds
+    do: Callable[[], None]
+
+
+class Chores:
+    """Runs every chore at its pace in one thread."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        engine: Engine,
+        *,
+        alertmanagers: Sequence[str],
+        reconcile: float,
+        retention: float,
+        summary_retention: float,
+    ) -> None:
+        self._tools = tools
+        self._engine = engine
+        self._alertmanagers = alertmanagers
+        self._retention = retention
+        self._summary_retention = summary_retention
+        self._chores = (
+            _Chore(every=_SAMPLE, do=self.sample_health),
+            _Chore(every=_GAUGES, do=self.refresh_gauges),
+            _Chore(every=reconcile, do=self.reconcile),
+            _Chore(every=_PRUNE, do=self.prune),
+        )
+        self._thread = threading.Thread(target=self._work, name="chores", daemon=True)
+
+    def start(self) -> None:
+        """Begin; ends with ``tools.stopping``."""
+        self._thread.start()
+
+    def _work(self) -> None:
+        due = dict.fromkeys(range(len(self._chores)), 0.0)
+        while not self._tools.stopping.wait(0.5):
+            now = self._tools.clock()
+            for index, chore in enumerate(self._chores):
+                if due[index] <= now or due[index] > now + chore.every:
+                    due[index] = now + chore.every
+                    self._do_safely(chore)
+
+    def _do_safely(self, chore: _Chore) -> None:
+        try:
+            chore.do()
+        except Exception:
+            self._tools.metrics.internal_errors.labels("chores").inc()
+            log.exception("a chore failed; it is tried again")
+
+    def reconcile(self) -> None:
+        """Take in the alerts that are active in Alertmanager, as if it had posted them now."""
+        try:
+            alerts = alertmanager.active_alerts(self._alertmanagers, timeout=2.0)
+        except alertmanager.AlertmanagerUnreachable as failure:
+            self._tools.metrics.alertmanager_reachable.set(0)
+            log.warning("nothing to reconcile with: %s", failure)
+            return
+        self._tools.metrics.alertmanager_reachable.set(1)
+        now = self._tools.clock()
+        signals = [signal_of_alert(alert, now, Source.RECONCILE) for alert in alerts]
+        if signals:
+            self._engine.accept(signals)
+
+    def sample_health(self) -> None:
+        """Add one look per service to the health minutes; a service that is unknown counts in neither way."""
+        try:
+            state = self._tools.exporter.state(timeout=2.0)
+        except ExporterUnreachable:
+            self._tools.metrics.exporter_reachable.set(0)
+            return
+        self._tools.metrics.exporter_reachable.set(1)
+        self._tools.store.add_health(health_minutes(state, self._tools.clock()))
+
+    def refresh_gauges(self) -> None:
+        """Bring the gauges that mirror the store up to date."""
+        counts = self._tools.store.count_errors(ErrorQuery(open=True))
+        for state in ErrorState:
+            self._tools.metrics.errors_open.labels(state).set(counts.get(state, 0))
+        pauses = self._tools.store.pauses(self._tools.clock())
+        self._tools.metrics.paused.clear()
+        self._tools.metrics.paused.labels("everything").set(0)
+        for pause in pauses:
+            self._tools.metrics.paused.labels(pause.scope).set(1)
+
+    def prune(self) -> None:
+        """Forget the detail and the summaries that are older than they are kept."""
+        now = self._tools.clock()
+        gone = self._tools.store.prune(now - self._retention, now - self._summary_retention)
+        if any(gone.values()):
+            log.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in gone.items() if count))
+
+
+def health_minutes(state: Mapping[str, Any], now: float) -> list[HealthMinute]:
+    """Turn the exporter's state into one look per service that has a verdict."""
+    return [
+        HealthMinute(target=name, minute=int(now // 60), looks=1, up=int(service["status"] == "up"))
+        for name, service in state.get("services", {}).items()
+        if service.get("status") in ("up", "down")
+    ]

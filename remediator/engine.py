@@ -1,0 +1,289 @@
+"""Looks at every error that is due, decides, and lets the runner act. Effects start here only.
+
+One timer thread finds what is due; looks and runs happen in pools, so that one hung target holds
+up nothing else. Decisions are taken one at a time, so that limits hold across targets.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http import HTTPStatus
+
+from remediator.actions import spawn
+from remediator.escalation import WATCH, escalate
+from remediator.inquiry import ask
+from remediator.judge import Judge, RefusalError
+from remediator.playbook import Playbook, Verify
+from remediator.policy import Answer, Health, disproved
+from remediator.run import Outcome, Run
+from remediator.runner import Tools, change_error
+from remediator.running import Identity, Running
+from remediator.signals import (
+    PROVEN_BY_PROBE,
+    Admission,
+    Error,
+    ErrorState,
+    Reason,
+    Signal,
+    Status,
+    Verdict,
+    admit,
+    open_again,
+    reopen,
+)
+from remediator.store import StoreError
+from remediator.verify import verify
+from soulfra_monitor.problems import Problem
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.25  # seconds between looks at the store when nobody wakes the timer
+_QUICK = Verify.model_construct(healthy=3, every=0.25, within=3.0)
+
+
+class Engine:
+    """Turns errors into decisions, runs and outcomes."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        playbooks: Sequence[Playbook],
+        identity: Identity,
+        *,
+        alertmanagers: Sequence[str] = (),
+        stable_for: float = 60.0,
+        escalate_after: float = 300.0,
+        lease: float = 15.0,
+        workers: int = 16,
+    ) -> None:
+        self._tools = tools
+        self._store = tools.store
+        self._stable_for = stable_for
+        self._running = Running(tools, identity, lease=lease, workers=workers, on_end=self.wake)
+        self._judge = Judge(
+            tools, playbooks, self._running, alertmanagers=alertmanagers, escalate_after=escalate_after
+        )
+        self._looks = ThreadPoolExecutor(workers, thread_name_prefix="look")
+        self._looking: set[str] = set()
+        self._lock = threading.Lock()  # guards the one above
+        self._wake = threading.Event()
+        self._timer = threading.Thread(target=self._keep_time, name="timer", daemon=True)
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Settle what an earlier life left behind, then begin to look."""
+        self._running.adopt_orphans()
+        self._timer.start()
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Begin nothing new; give runs under way *grace* seconds, then leave them to the next life."""
+        self._tools.stopping.set()
+        self._wake.set()
+        if self._timer.is_alive():
+            self._timer.join(grace)
+        self._looks.shutdown(wait=False, cancel_futures=True)
+        self._running.shut_down()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the timer goes on; without it nothing is repaired."""
+        return self._timer.is_alive()
+
+    # -- what comes in ------------------------------------------------------------------------
+
+    def accept(self, signals: Sequence[Signal]) -> list[Admission]:
+        """Take signals durably; when this returns they are committed. Raises StoreError if they cannot be."""
+        admissions = self._store.accept(signals, admit)
+        for admission in admissions:
+            self._tell_admission(admission)
+        self._wake.set()
+        return admissions
+
+    def request(self, action: str, target: str, *, force: bool, by: str) -> Run:
+        """Begin what a person asks for. Raises RefusalError with the reason when it is not begun."""
+        return self._judge.request(action, target, force=force, by=by)
+
+    def answer_approval(self, error_id: str, *, approve: bool, by: str, hold: float = 900.0) -> Error:
+        """Note a person's yes or no; a yes holds for *hold* seconds.
+
+        Raises RefusalError when there is no such error.
+        """
+        now = self._tools.clock()
+
+        def note(error: Error) -> Error:
+            if approve:
+                return replace(
+                    error, approved_by=by, approved_until=now + hold, rejected_by=None, check_at=now
+                )
+            return replace(error, rejected_by=by, approved_until=None, check_at=now)
+
+        error = change_error(self._store, error_id, note)
+        if error is None:
+            raise RefusalError(HTTPStatus.NOT_FOUND, f"there is no error {error_id}")
+        self._wake.set()
+        return error
+
+    def wake(self) -> None:
+        """Look at the store now rather than at the next tick."""
+        self._wake.set()
+
+    # -- the timer ----------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        while not self._tools.stopping.is_set():
+            self._wake.wait(_TICK)
+            self._wake.clear()
+            try:
+                self._tell_ended_processes()
+                self._running.renew_leases()
+                for error in self._store.due_errors(self._tools.clock(), 200):
+                    self._submit_look(error.id)
+            except StoreError:
+                self._count_failure("timer", "the store failed; trying again")
+                self._tools.stopping.wait(1.0)
+            except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
+                self._count_failure("timer", "the timer failed; going on")
+
+    def _submit_look(self, error_id: str) -> None:
+        with self._lock:
+            if error_id in self._looking:
+                return
+            self._looking.add(error_id)
+        self._looks.submit(self._look_safely, error_id)
+
+    def _look_safely(self, error_id: str) -> None:
+        try:
+            self._look(error_id)
+        except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
+            self._count_failure("look", f"looking at {error_id} failed")
+            self._put_off(error_id, 2.0)
+        finally:
+            with self._lock:
+                self._looking.discard(error_id)
+            self._wake.set()
+
+    def _put_off(self, error_id: str, seconds: float) -> None:
+        later = self._tools.clock() + seconds
+        try:
+            change_error(self._store, error_id, lambda error: replace(error, check_at=later))
+        except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
+            self._count_failure("look", f"{error_id} could not be put off")
+            self._tools.stopping.wait(seconds)
+
+    def _tell_ended_processes(self) -> None:
+        for name, pid, code in spawn.reap():
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._tools.feed("process", f"{name} ended with {how} (pid {pid})")
+
+    def _count_failure(self, place: str, message: str) -> None:
+        self._tools.metrics.internal_errors.labels(place).inc()
+        log.error(message, exc_info=True)  # noqa: LOG014 - called from handlers only
+
+    # -- one look at one error ----------------------------------------------------------------
+
+    def _look(self, error_id: str) -> None:
+        error = self._store.get_error(error_id)
+        if error is None or error.check_at is None or error.check_at > self._tools.clock():
+            return
+        health, seen = ask(self._tools, error.target)
+        if not error.open:
+            current = self._reconsider(error, health)
+            if current is None:
+                return
+            error = current
+        if self._is_over(error, health) and self._close(error):
+            return
+        if error.state is ErrorState.FAILED:
+            self._watch_failed(error)
+            return
+        self._judge.judge(error, health, seen)
+
+    def _watch_failed(self, error: Error) -> None:
+        """Wait for the end of an error that people were called for, and make sure that they were told."""
+        if not error.escalation_sent:
+            playbook = self._judge.playbook_for(error)
+            escalate(self._tools, error, playbook, "it could not be repaired", give_up=True)
+        self._judge.set_check(error.id, self._tools.clock() + WATCH)
+
+    def _reconsider(self, error: Error, health: Health) -> Error | None:
+        """Decide what a late signal of a closed error means; return the error to go on with, if any."""
+        now = self._tools.clock()
+        if error.problem in PROVEN_BY_PROBE and self._tools.services.get(error.target):
+            if not health.reachable or not health.ready:
+                self._judge.defer(error, Reason.STALE, health.detail or "the exporter is warming up", now + 2)
+                return None
+            if disproved(error.problem, health):
+                answer = Answer(
+                    verdict=Verdict.REFUSED,
+                    reason=Reason.ALREADY_HEALTHY,
+                    detail="a fresh probe says healthy",
+                )
+                self._judge.record(error, "timer", answer)
+                self._judge.set_check(error.id, None)
+                return None
+        if now - (error.closed_at or 0.0) <= self._stable_for:
+            self._tools.metrics.relapses.inc()
+            self._tools.feed("relapse", f"{error.target} {error.problem} is back [{error.id}]")
+            return change_error(self._store, error.id, lambda old: reopen(old, now))
+        fresh = open_again(error, _new_error_id())
+        self._store.add_error(fresh)
+        self._judge.set_check(error.id, None)
+        return self._store.get_error(fresh.id)
+
+    def _is_over(self, error: Error, health: Health) -> bool:
+        if disproved(error.problem, health):
+            return True
+        if error.problem in PROVEN_BY_PROBE and health.known:
+            return False
+        members = self._store.members(error.id)
+        resolved = bool(members) and all(status is Status.RESOLVED for status in members.values())
+        return resolved and health.reachable and (health.healthy or not health.known)
+
+    def _close(self, error: Error) -> bool:
+        """End an error that is over; a recovery is believed only after several healthy looks in a row."""
+        known = error.target in self._tools.services
+        if known:
+            fast = error.problem is Problem.SERVICE_TIMEOUT
+            proof = verify(
+                self._tools.exporter, error.target, _QUICK, must_be_fast=fast, stop=self._tools.stopping
+            )
+            if proof.outcome is not Outcome.RECOVERED:
+                return False
+        now = self._tools.clock()
+
+        def close(old: Error) -> Error:
+            closed = replace(old, open=False, closed_at=now, check_at=None, held_reason=None, held_since=None)
+            if old.state is ErrorState.FAILED:
+                return closed
+            if not known:  # its alert is over, but nothing of ours can prove a recovery
+                return replace(closed, state=ErrorState.FAILED)
+            return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by="itself")
+
+        how = "a fresh probe says healthy" if known else "the alert is over; nothing here can prove more"
+        reason = Reason.ALREADY_HEALTHY if known else Reason.RESOLVED
+        self._judge.record(error, "timer", Answer(verdict=Verdict.REFUSED, reason=reason, detail=how))
+        change_error(self._store, error.id, close)
+        self._tools.feed("over", f"{error.target} {error.problem}: {how} [{error.id}]")
+        return True
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def _tell_admission(self, admission: Admission) -> None:
+        signal = admission.signal
+        self._tools.metrics.webhook_alerts.labels(signal.status).inc()
+        if admission.decision is not None:
+            reason = admission.decision.reason or ""
+            self._tools.metrics.decisions.labels(admission.decision.verdict, reason).inc()
+        name = signal.labels.get("alertname", signal.problem)
+        origin = signal.labels.get("origin", signal.source)
+        number = admission.error.id if admission.error else "no error"
+        if admission.new or signal.status is Status.RESOLVED or admission.decision is None:
+            self._tools.feed("alert", f"{name} {signal.status} for {signal.target} from {origin} [{number}]")
+
+
+def _new_error_id() -> str:
+    return f"SE_{secrets.token_hex(4)}"

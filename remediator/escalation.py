@@ -1,0 +1,55 @@
+"""Calls people: once per error, with the evidence."""
+
+from dataclasses import replace
+
+from remediator.notify import Notification
+from remediator.playbook import Playbook
+from remediator.runner import Tools, change_error
+from remediator.signals import Error, ErrorState
+from remediator.store import RunQuery
+
+WATCH = 15.0
+"""Seconds between looks at an error that only waits for its end."""
+
+
+def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *, give_up: bool) -> None:
+    """Call people once per error, and give the error up if *give_up*.
+
+    The mark is written first, so that a crash in between tells twice rather than never.
+    """
+    now = tools.clock()
+
+    def mark(old: Error) -> Error:
+        marked = replace(old, escalated_at=old.escalated_at or now)
+        return replace(marked, state=ErrorState.FAILED, check_at=now + WATCH) if give_up else marked
+
+    current = change_error(tools.store, error.id, mark)
+    if current is None or current.escalation_sent:
+        return
+    tools.feed("escalate", f"{error.target} {error.problem}: {why} [{error.id}]")
+    told = notify(tools, error, playbook, f"{error.target} {error.problem} needs a person: {why}")
+    tools.metrics.escalations.labels("told" if told else "untold").inc()
+    if told:
+        change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
+
+
+def notify(tools: Tools, error: Error, playbook: Playbook | None, text: str) -> bool:
+    """Tell the playbook's channels; return whether at least one took it."""
+    runs = tools.store.find_runs(RunQuery(error_id=error.id, limit=1))
+    last = runs[0] if runs else None
+    tried = f"\nLast run: {last.playbook} ended {last.outcome}: {last.detail}" if last else ""
+    notification = Notification(
+        subject=f"[{error.severity}] {error.target}: {error.problem}",
+        text=f"{text}\n{error.message}{tried}",
+        severity=error.severity,
+        target=error.target,
+        problem=error.problem,
+        error_id=error.id,
+        run_id=last.id if last else None,
+        evidence=last.evidence if last else {},
+    )
+    results = tools.notifier.send(playbook.escalate.notify if playbook else ("people",), notification)
+    failed = [channel for channel, problem in results.items() if problem is not None]
+    for channel in failed:
+        tools.metrics.notification_failures.labels(channel).inc()
+    return len(failed) < len(results)

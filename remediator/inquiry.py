@@ -1,0 +1,57 @@
+"""Asks the exporter to look now, and puts its answer into the words of the policy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from remediator.policy import Health
+from remediator.runner import Tools
+from remediator.verify import ExporterUnreachable
+
+_CHECK_TIMEOUT = 8.0  # seconds; a hung target and its peers take two probe timeouts
+
+
+def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mapping[str, Any]]:
+    """Have the exporter look at *target* and at what it depends on; return the verdict and the raw result.
+
+    With *peers* it also looks at others, to tell a blind prober from a dead target. Never raises for
+    an exporter that cannot be asked: that is an answer.
+    """
+    service = tools.services.get(target)
+    needed = service.depends_on if service else ()
+    try:
+        answer = tools.exporter.check([target, *needed], peers=peers, timeout=_CHECK_TIMEOUT)
+        state = tools.exporter.state(timeout=2.0)
+    except ExporterUnreachable as failure:
+        tools.metrics.exporter_reachable.set(0)
+        return Health(reachable=False, detail=str(failure)), {}
+    tools.metrics.exporter_reachable.set(1)
+    results = answer["results"]
+    seen = results.get(target, {})
+    states = [item.get("status") for item in state.get("services", {}).values()]
+    health = Health(
+        reachable=True,
+        ready=bool(answer.get("ready")),
+        known=bool(seen.get("known")),
+        healthy=bool(seen.get("healthy")),
+        slow=bool(seen.get("slow")),
+        blind=bool(answer.get("prober_blind")),
+        detail=str(seen.get("detail") or seen.get("reason") or ""),
+        down_since=seen.get("since") if seen.get("status") == "down" else None,
+        sick_dependencies=_sick(needed, results, answer["at"], tools.settings.settle),
+        services_up=states.count("up"),
+        services_total=len(states),
+    )
+    return health, seen
+
+
+def _sick(needed: Sequence[str], results: Mapping[str, Any], at: float, settle: float) -> tuple[str, ...]:
+    """Name the dependencies that are down, or up again for so short that dependants need a moment."""
+    sick = []
+    for name in needed:
+        seen = results.get(name, {})
+        if not seen.get("known"):
+            continue
+        settled = at - (seen.get("since") or 0.0) >= settle
+        if not seen.get("healthy") or not settled:
+            sick.append(name)
+    return tuple(sick)

@@ -1,0 +1,285 @@
+"""Decides about one error at a time and lets it run, or records why not and what follows from that."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+from exporter.config import Service
+from remediator import alertmanager
+from remediator.escalation import WATCH, escalate, notify
+from remediator.inquiry import ask
+from remediator.match import first_match
+from remediator.plan import Plan, PlanError, make_plan
+from remediator.playbook import Playbook
+from remediator.policy import Answer, Health, Situation, attempts_allowed, decide
+from remediator.run import Outcome, Run
+from remediator.runner import Tools, change_error
+from remediator.running import Running
+from remediator.signals import Decision, Error, Reason, Verdict
+from remediator.store import ErrorQuery
+from soulfra_monitor.problems import Problem, Severity
+
+log = logging.getLogger(__name__)
+
+_HISTORY = 8 * 86400.0  # seconds of past runs that limits may look at
+
+
+class RefusalError(Exception):
+    """A person's request that is not carried out: the HTTP status to answer with, and why."""
+
+    def __init__(self, status: int, message: str, reason: Reason | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class Judge:
+    """Holds an error against its playbook, the limits and what the exporter says."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        playbooks: Sequence[Playbook],
+        running: Running,
+        *,
+        alertmanagers: Sequence[str],
+        escalate_after: float,
+    ) -> None:
+        self._tools = tools
+        self._store = tools.store
+        self._playbooks = playbooks
+        self._running = running
+        self._alertmanagers = alertmanagers
+        self._escalate_after = escalate_after
+        self._deciding = threading.Lock()  # limits are read and used up in one go
+
+    def judge(self, error: Error, health: Health, seen: Mapping[str, Any]) -> None:
+        """Let the error run, or hold it and record the reason. *health* and *seen* are of this moment."""
+        playbook = self.playbook_for(error)
+        service = self._tools.services.get(error.target)
+        plan = self._plan(playbook, error, service) if playbook and service else None
+        failed = plan if isinstance(plan, str) else None
+        answer = decide(self._situation(error, playbook, health, template_error=failed))
+        silenced = self._silence(error) if answer.verdict is Verdict.RUN else None
+        with self._deciding:
+            situation = self._situation(error, playbook, health, template_error=failed, silenced=silenced)
+            answer = decide(situation)
+            if answer.verdict is Verdict.RUN and playbook and isinstance(plan, Plan):
+                self._begin(error, playbook, plan, health, seen)
+                return
+        self._hold(error, answer, playbook, plan if isinstance(plan, Plan) else None)
+
+    def _begin(
+        self, error: Error, playbook: Playbook, plan: Plan, health: Health, seen: Mapping[str, Any]
+    ) -> None:
+        run = self._running.prepare(error, playbook, plan, down_since=health.down_since)
+        if not self._running.claim(run, error):
+            # A signal came in between, or another remediator was faster: look again at once.
+            self.set_check(error.id, self._tools.clock() + 0.05)
+            return
+        answer = Answer(verdict=Verdict.RUN)
+        self.record(error, "timer", answer, playbook=playbook.name, run=run.id)
+        left = attempts_allowed(playbook, self._tools.settings) - error.attempts
+        self._running.start(run, plan, attempts_left=left, seen=seen)
+
+    def request(self, action: str, target: str, *, force: bool, by: str) -> Run:
+        """Begin what a person asks for. Raises RefusalError with the reason when it is not begun."""
+        playbook = self._playbook_of(action, target)
+        service = self._tools.services.get(target)
+        if service is None:
+            message = f"{target!r} is not a configured service"
+            raise RefusalError(HTTPStatus.NOT_FOUND, message, Reason.UNKNOWN_TARGET)
+        error = self._open_error_of(target)
+        subject = error or _requested(action, target, self._tools.clock())
+        plan = self._plan(playbook, subject, service)
+        if isinstance(plan, str):
+            raise RefusalError(HTTPStatus.CONFLICT, plan, Reason.TEMPLATE_ERROR)
+        health, seen = ask(self._tools, target, peers=False)
+        with self._deciding:
+            answer = decide(self._situation(subject, playbook, health, by_person=True, forced=force))
+            run = self._running.prepare(subject, playbook, plan, by=by, stored=error is not None)
+            if answer.verdict is Verdict.RUN and not self._running.claim(run, error):
+                answer = Answer(
+                    verdict=Verdict.REFUSED, reason=Reason.LOCKED, detail="another run was faster"
+                )
+        if answer.verdict is not Verdict.RUN:
+            refused = replace(answer, verdict=Verdict.REFUSED, until=None)
+            self.record(subject, "person", refused, playbook=playbook.name, stored=error is not None)
+            raise RefusalError(HTTPStatus.CONFLICT, answer.detail, answer.reason)
+        self.record(subject, "person", answer, playbook=playbook.name, run=run.id, stored=error is not None)
+        self._running.start(run, plan, attempts_left=len(plan.rungs), seen=seen)
+        return run
+
+    def playbook_for(self, error: Error) -> Playbook | None:
+        """Return the first playbook that matches the error."""
+        return first_match(self._playbooks, _match_labels(error))
+
+    def _hold(self, error: Error, answer: Answer, playbook: Playbook | None, plan: Plan | None) -> None:
+        """Record why nothing runs now, and see to what follows from it."""
+        now = self._tools.clock()
+        name = playbook.name if playbook else None
+        first = self.record(error, "timer", answer, playbook=name).times == 1
+        held_since = error.held_since if error.held_since is not None else now
+        again = answer.until if answer.until is not None else now + WATCH
+        change_error(
+            self._store,
+            error.id,
+            lambda old: replace(old, held_reason=answer.reason, held_since=held_since, check_at=again),
+        )
+        if answer.reason is Reason.ATTEMPTS:
+            escalate(self._tools, error, playbook, answer.detail, give_up=True)
+        elif answer.reason is Reason.SHADOW and plan and playbook and first:
+            shadow = self._running.prepare(error, playbook, plan)
+            self._store.add_shadow(
+                replace(shadow, outcome=Outcome.SHADOWED, ended_at=now, detail="planned only")
+            )
+        elif answer.reason is Reason.APPROVAL_PENDING and first:
+            notify(self._tools, error, playbook, f"{error.target} {error.problem} {answer.detail}")
+        elif answer.reason in _ESCALATING and now - held_since >= self._escalate_after:
+            escalate(
+                self._tools,
+                error,
+                playbook,
+                f"held back for {now - held_since:.0f} s: {answer.detail}",
+                give_up=False,
+            )
+
+    def defer(self, error: Error, reason: Reason, detail: str, until: float) -> None:
+        """Record that the error is looked at again later, and why."""
+        self.record(
+            error, "timer", Answer(verdict=Verdict.DEFERRED, reason=reason, detail=detail, until=until)
+        )
+        self.set_check(error.id, until)
+
+    def set_check(self, error_id: str, at: float | None) -> None:
+        """Say when the error is looked at next; None: only a signal wakes it."""
+        change_error(self._store, error_id, lambda old: replace(old, check_at=at))
+
+    def record(
+        self,
+        error: Error,
+        cause: str,
+        answer: Answer,
+        *,
+        playbook: str | None = None,
+        run: str | None = None,
+        stored: bool = True,
+    ) -> Decision:
+        """Keep the answer in the store, count it and say it."""
+        decision = self._store.record(
+            Decision(
+                at=self._tools.clock(),
+                error_id=error.id if stored else None,
+                target=error.target,
+                cause=cause,
+                verdict=answer.verdict,
+                reason=answer.reason,
+                detail=answer.detail,
+                playbook=playbook,
+                run_id=run,
+                until=answer.until,
+            )
+        )
+        self._tell_decision(decision)
+        return decision
+
+    def _situation(self, error: Error, playbook: Playbook | None, health: Health, **more: Any) -> Situation:
+        now = self._tools.clock()
+        return Situation(
+            error=error,
+            now=now,
+            health=health,
+            playbook=playbook,
+            service=self._tools.services.get(error.target),
+            settings=self._tools.settings,
+            pauses=self._store.pauses(now),
+            history=self._store.starts(now - _HISTORY),
+            **more,
+        )
+
+    def _plan(self, playbook: Playbook, error: Error, service: Service | None) -> Plan | str:
+        values = {
+            "target": error.target,
+            "problem": error.problem.value,
+            "severity": error.severity.value,
+            "labels": dict(error.labels),
+            "annotations": dict(error.annotations),
+            "error": {"id": error.id, "message": error.message, "attempts": error.attempts},
+            "service": {"host": service.host, "hooks": dict(service.hooks)} if service else {},
+        }
+        try:
+            return make_plan(playbook, values, self._tools.services)
+        except PlanError as failure:
+            return str(failure)
+
+    def _silence(self, error: Error) -> str | None:
+        try:
+            silence = alertmanager.silence_for(self._alertmanagers, error.labels, timeout=1.0)
+        except alertmanager.AlertmanagerUnreachable as failure:
+            # A dead Alertmanager must not stop a repair that a fresh probe asks for.
+            log.warning("silences are unknown: %s", failure)
+            self._tools.metrics.alertmanager_reachable.set(0)
+            return None
+        self._tools.metrics.alertmanager_reachable.set(1)
+        return silence
+
+    def _tell_decision(self, decision: Decision) -> None:
+        self._tools.metrics.decisions.labels(decision.verdict, decision.reason or "").inc()
+        if decision.times > 1:
+            return
+        why = f": {decision.reason}, {decision.detail}" if decision.reason else ""
+        number = decision.run_id or decision.error_id or ""
+        self._tools.feed("decision", f"{decision.target} {decision.verdict}{why} [{number}]")
+
+    def _playbook_of(self, action: str, target: str) -> Playbook:
+        playbook = first_match(self._playbooks, {"action": action, "target": target})
+        if playbook is None or not any(matcher.label == "action" for matcher in playbook.matchers):
+            raise RefusalError(400, f"unknown action {action!r}")
+        return playbook
+
+    def _open_error_of(self, target: str) -> Error | None:
+        errors = self._store.find_errors(ErrorQuery(target=target, open=True, limit=1))
+        return errors[0] if errors else None
+
+
+_ESCALATING = frozenset(
+    {
+        Reason.BUDGET,
+        Reason.PROBER_BLIND,
+        Reason.STALE,
+        Reason.MIN_HEALTHY,
+        Reason.DEPENDENCY_DOWN,
+        Reason.TEMPLATE_ERROR,
+        Reason.APPROVAL_PENDING,
+        Reason.PAUSED,
+        Reason.LOCKED,
+    }
+)
+"""What holds an error back so long that people must hear of it."""
+
+
+def _match_labels(error: Error) -> dict[str, str]:
+    # "action" is what people ask for; no alert may pretend to be a person.
+    labels = {key: value for key, value in error.labels.items() if key != "action"}
+    return {
+        **labels,
+        "target": error.target,
+        "problem": error.problem.value,
+        "severity": error.severity.value,
+    }
+
+
+def _requested(action: str, target: str, now: float) -> Error:
+    """Stand in for an error where a person asks and nothing is known to be wrong; it is not stored."""
+    return Error(
+        id="",
+        target=target,
+        problem=Problem.OTHER,
+        severity=Severity.LOW,
+        message=f"{action} requested",
+        first_seen=now,
+        last_seen=now,
+    )

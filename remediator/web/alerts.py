@@ -1,0 +1,68 @@
+"""Alertmanager's webhook: accept durably, then answer. Nothing is executed inside the request."""
+
+from http import HTTPStatus
+from time import perf_counter
+
+from flask import Blueprint, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from remediator.signals import Signal, SignalError, parse_webhook
+from remediator.web.context import gate, surroundings
+
+blueprint = Blueprint("alerts", __name__)
+
+_WATCHDOG = "Watchdog"
+
+
+@blueprint.before_request
+def _begin() -> None:
+    request.environ["soulfra.started"] = perf_counter()
+
+
+@blueprint.after_request
+def _count(response: Response) -> Response:
+    metrics = surroundings().tools.metrics
+    metrics.webhook_requests.labels(response.status_code).inc()
+    metrics.webhook_seconds.observe(perf_counter() - request.environ["soulfra.started"])
+    return response
+
+
+@blueprint.post("/api/monitoring/alerts")
+def receive() -> ResponseReturnValue:
+    """Take a notification of Alertmanager.
+
+    200 when every alert is committed; 400 when the body is not that format; 503 when it cannot be
+    stored, so that Alertmanager sends it again.
+    """
+    gate().check("alerts")
+    around = surroundings()
+    payload = request.get_json(force=True, silent=True)
+    if payload is None:
+        return jsonify(error="the body is not JSON"), HTTPStatus.BAD_REQUEST
+    now = around.tools.clock()
+    try:
+        signals = parse_webhook(payload, now)
+    except SignalError as error:
+        return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
+    _note_truncation(payload.get("truncatedAlerts"))
+    alerts = [signal for signal in signals if not _is_watchdog(signal, now)]
+    if not around.loaded.config.remediator.enabled:
+        return jsonify(accepted=0, detail="error monitoring is disabled"), HTTPStatus.OK
+    admissions = around.engine.accept(alerts) if alerts else []
+    found = {admission.error.id for admission in admissions if admission.error}
+    return jsonify(accepted=len(signals), errors=sorted(found)), HTTPStatus.OK
+
+
+def _is_watchdog(signal: Signal, now: float) -> bool:
+    if signal.labels.get("alertname") != _WATCHDOG:
+        return False
+    surroundings().tools.metrics.watchdog.set(now)
+    return True
+
+
+def _note_truncation(count: object) -> None:
+    if not isinstance(count, int) or count <= 0:
+        return
+    surroundings().tools.metrics.truncated_alerts.inc(count)
+    # Alertmanager leaves out the same alerts every time; only asking it brings them in.
+    surroundings().tools.feed("warning", f"Alertmanager left out {count} alerts; set max_alerts: 0")

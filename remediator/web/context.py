@@ -1,0 +1,21 @@
+"""How views reach what they work with."""
+
+from typing import TYPE_CHECKING
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from remediator.web.access import Gate
+    from remediator.web.app import Surroundings
+
+
+def surroundings() -> "Surroundings":
+    """Return what the running application works with."""
+    found: Surroundings = current_app.extensions["surroundings"]
+    return found
+
+
+def gate() -> "Gate":
+    """Return the running application's gate."""
+    found: Gate = current_app.extensions["gate"]
+    return found
