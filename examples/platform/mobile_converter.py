@@ -16,6 +16,7 @@ from service import application, command_line, json_object, serve, text_of
 
 LONGEST_TITLE = 200
 LONGEST_DOCUMENT = 500_000
+PAGE = (148, 210)  # millimetres, A5: large enough letters on a small screen
 
 _PAGE = """<!doctype html>
 <html><head><meta charset="utf-8"><title>{title}</title>
@@ -25,6 +26,10 @@ _PAGE = """<!doctype html>
 {body}
 </body></html>
 """
+
+
+class ConversionError(Exception):
+    """A document cannot be shown in the format; the text says why."""
 
 
 # The libraries are imported where they are used: loading them takes longer than starting the service.
@@ -70,15 +75,21 @@ def to_epub(title: str, markdown: str) -> bytes:
 
 
 def to_pdf(title: str, markdown: str) -> bytes:
-    """Return a PDF. Its built-in fonts know Latin-1 only: other characters become question marks."""
-    from fpdf import FPDF  # noqa: PLC0415 - see above
+    """Return a PDF. Its built-in fonts know Latin-1 only: other characters become question marks.
 
-    pdf = FPDF(format="A5")
+    Raises ConversionError for what the library cannot lay out, for example a link to a heading that is not there.
+    """
+    from fpdf import FPDF, FPDFException  # noqa: PLC0415 - see above
+
+    pdf = FPDF(format=PAGE)
     pdf.set_title(_latin(title))
     pdf.add_page()
     pdf.set_font("Helvetica", size=11)
-    pdf.write_html(f"<h1>{escape(_latin(title))}</h1>{_html_of(_latin(markdown))}")
-    return bytes(pdf.output())
+    try:
+        pdf.write_html(f"<h1>{escape(_latin(title))}</h1>{_html_of(_latin(markdown))}")
+        return bytes(pdf.output())
+    except (FPDFException, NotImplementedError) as error:
+        raise ConversionError(str(error)) from error
 
 
 def _latin(text: str) -> str:
@@ -160,7 +171,10 @@ def create_app(shelf: Shelf) -> Flask:
         wanted = body.get("format")
         if not isinstance(wanted, str) or wanted not in FORMATS:
             abort(400, f"'format' must be one of {', '.join(FORMATS)}")
-        content = FORMATS[wanted].convert(title, markdown)
+        try:
+            content = FORMATS[wanted].convert(title, markdown)
+        except ConversionError as error:
+            abort(422, f"this document cannot become {wanted}: {error}")
         name = shelf.put(content, wanted)
         return jsonify(
             id=name,

@@ -1,7 +1,9 @@
 """The orchestrator: takes a chat log through all services and ends with a document."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any
 
 from flask import Flask, abort, jsonify
@@ -19,6 +21,7 @@ CONTENT_TYPES = {
     "text": "text/plain",
     "markdown": "text/markdown",
 }
+REFUSALS = (400, 422)  # what a service answers when the input is at fault
 DOCUMENTS = ("html", "epub", "pdf")
 LINKS = {
     "chat-analyzer": CheapCall(path="/analyze", text="[2024-05-01 10:22] ann: hello"),
@@ -26,6 +29,9 @@ LINKS = {
     "ai-router": CheapCall(path="/usage"),
     "mobile-converter": CheapCall(path="/files?limit=1"),
 }
+
+
+_MARKUP = re.compile(r"[\\`*_\[\]|]")
 
 
 class JourneyError(Exception):
@@ -104,7 +110,8 @@ def _markdown(insights: dict[str, Any], trust: dict[str, float], routed: dict[st
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "/").replace("\n", " ")
+    """Write a name into a table as it is: nothing in it is markup."""
+    return escape(_MARKUP.sub(r"\\\g<0>", text.replace("\n", " ")), quote=False)
 
 
 def create_app(peers: Mapping[str, Peer]) -> Flask:
@@ -124,7 +131,7 @@ def create_app(peers: Mapping[str, Peer]) -> Flask:
         try:
             return jsonify(way.run(log, log_format, document))
         except JourneyError as error:
-            status = 400 if error.status == 400 else 502
+            status = 400 if error.status in REFUSALS else 502
             return jsonify(error=str(error), failed=error.step, steps=way.steps), status
 
     @app.get("/links/<service>")

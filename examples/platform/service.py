@@ -152,6 +152,8 @@ def text_of(body: dict[str, Any], key: str, *, longest: int) -> str:
         abort(400, f"{key!r} must be a text that is not empty")
     if len(value) > longest:
         abort(400, f"{key!r} must have at most {longest} characters, not {len(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        abort(400, f"{key!r} has half a surrogate pair, which is no character")
     return value
 
 

@@ -92,6 +92,7 @@ def test_it_says_how_much_of_the_text_a_format_can_show(
         ({"title": "a", "markdown": "b"}, "'format' must be one of html, epub, pdf"),
         ({"title": "a", "markdown": "b", "format": ["pdf"]}, "'format' must be one of"),
         ({"title": "a", "format": "pdf"}, "'markdown' must be a text"),
+        ({"title": "a", "markdown": "\ud800", "format": "pdf"}, "'markdown' has half a surrogate pair"),
         ({"title": "x" * 201, "markdown": "b", "format": "pdf"}, "'title' must have at most 200"),
     ],
 )
@@ -109,6 +110,15 @@ def test_a_request_that_makes_no_sense_is_refused(
 )
 def test_what_is_not_a_document_is_not_found(converter: "Running", name: str) -> None:
     assert converter.get(f"/files/{name}").status_code == 404
+
+
+def test_what_a_format_cannot_show_is_refused_with_the_reason(converter: "Running") -> None:
+    body = {"title": "a", "markdown": "[a link](#nowhere)", "format": "pdf"}
+
+    answer = converter.post("/convert", body)
+
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("this document cannot become pdf: Named destination")
 
 
 def test_only_the_newest_files_are_kept_and_nothing_else_lies_about(

@@ -125,6 +125,18 @@ def test_a_journey_that_cannot_begin_is_refused(
     assert reason in answer.json()["error"]
 
 
+def test_names_with_markup_in_them_reach_the_document_as_they_are(platform: Platform) -> None:
+    name = "*b* `c` [d](e) <f> |g| _h_ \\"
+    log = json.dumps([{"time": 1, "author": name, "text": "hello"}])
+
+    documents = {made: journey(platform, log=log, format="json", document=made) for made in ("html", "pdf")}
+
+    assert documents["pdf"].status_code == 200, documents["pdf"].text
+    path = documents["html"].json()["document"]["path"]
+    page = platform.services["mobile-converter"].get(path).text
+    assert "<td>*b* `c` [d](e) &lt;f&gt; |g| _h_ \\</td>" in page
+
+
 def test_every_integration_of_the_configuration_answers(platform: Platform) -> None:
     for edge in platform.config["integrations"]:
         answer = requests.get(edge["probe"]["http"], timeout=2)
