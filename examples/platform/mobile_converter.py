@@ -77,7 +77,7 @@ def to_epub(title: str, markdown: str) -> bytes:
 def to_pdf(title: str, markdown: str) -> bytes:
     """Return a PDF. Its built-in fonts know Latin-1 only: other characters become question marks.
 
-    Raises ConversionError for what the library cannot lay out, for example a link to a heading that is not there.
+    Raises ConversionError for what the library cannot lay out, for example a link to nowhere.
     """
     from fpdf import FPDF, FPDFException  # noqa: PLC0415 - see above
 
