@@ -150,6 +150,18 @@ def test_signals_of_one_call_see_each_other(store: Store) -> None:
     assert set(store.members(found[0].id)) == {"f1", "f2"}
 
 
+def test_ten_thousand_signals_are_taken_whole(store: Store) -> None:
+    signals = [signal(target=f"t{n % 7000}", fingerprint=f"f{n}") for n in range(10_000)]
+
+    admissions = store.accept(signals, admit)
+
+    assert [a.signal for a in admissions] == signals
+    errors = store.find_errors(ErrorQuery(limit=20_000))
+    assert len(errors) == 7000
+    assert sum(e.signals for e in errors) == 10_000
+    assert len(store.decisions(limit=20_000)) == 3000
+
+
 def test_admit_is_told_the_members_last_status(store: Store) -> None:
     told: list[Status | None] = []
 
