@@ -1,0 +1,121 @@
+"""The story of an error or a run, told to somebody who was not there."""
+
+from datetime import datetime
+from typing import Any
+
+from remediator.cli_tables import cell, clock, table, took
+
+_TOLD_VALUE = 400  # characters of one piece of evidence
+
+
+def error_story(answer: dict[str, Any]) -> str:
+    """Tell an error from its first signal to what happens next."""
+    error = answer["error"]
+    parts = [
+        _head(error),
+        _signals(answer.get("signals") or []),
+        _decisions(answer.get("decisions") or []),
+        *(run_story(run) for run in answer.get("runs") or []),
+        f"What happens next\n  {what_next(error)}",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(error: dict[str, Any]) -> str:
+    lines = [
+        f"{error['id']}  {error['type']} of {error['service']}, {error['severity']}: {error['message']}",
+        f"  first seen {clock(error.get('firstSeen'))}, last seen {clock(error.get('lastSeen'))}",
+        f"  {error.get('state')}, {error.get('attempts', 0)} attempts, {error.get('relapses', 0)} relapses",
+    ]
+    if error.get("recovered"):
+        by = f" by {error['recoveredBy']}" if error.get("recoveredBy") else ""
+        lines.append(f"  recovered{by} after {took(error.get('recoveryTime'))}, proved by fresh probes")
+    if error.get("escalatedAt"):
+        lines.append(f"  people were called at {clock(error['escalatedAt'])}")
+    return "\n".join(lines)
+
+
+def _signals(signals: list[dict[str, Any]]) -> str:
+    return "\n".join(["Signals", *(f"  {item['fingerprint']}  {item.get('status')}" for item in signals)])
+
+
+def _decisions(decisions: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            clock(item.get("at")),
+            item.get("times"),
+            item.get("verdict"),
+            item.get("reason"),
+            item.get("playbook"),
+            item.get("run"),
+            item.get("detail"),
+        )
+        for item in decisions
+    ]
+    if not rows:
+        return "Decisions\n  none yet"
+    heads = ("AT", "TIMES", "DECISION", "REASON", "PLAYBOOK", "RUN", "DETAIL")
+    return _indented("Decisions", table(heads, rows))
+
+
+def run_story(run: dict[str, Any]) -> str:
+    """Tell a run: its steps, the proof, where the time went, the evidence."""
+    ending = run.get("outcome") or "still running"
+    title = (
+        f"Run {run['id']}  {run.get('playbook')} for {run.get('service')}, "
+        f"asked for by {run.get('requestedBy') or run.get('trigger')}: {ending}"
+    )
+    lines = [f"started {clock(run.get('startedAt'))}, ended {cell(clock(run.get('endedAt')))}"]
+    if run.get("detail"):
+        lines.append(str(run["detail"]))
+    rows = [
+        (
+            clock(step.get("startedAt")),
+            step.get("action"),
+            step.get("args"),
+            step.get("state"),
+            step.get("attempt"),
+            step.get("result"),
+        )
+        for step in run.get("steps") or []
+    ]
+    if rows:
+        lines.append(table(("AT", "STEP", "WITH", "STATE", "TRY", "RESULT"), rows))
+    lines += _timings(run.get("timings") or {})
+    lines += _evidence(run.get("evidence") or {})
+    return _indented(title, "\n".join(lines))
+
+
+def _timings(timings: dict[str, str | None]) -> list[str]:
+    known = sorted((at, name) for name, at in timings.items() if at is not None)
+    return ["times: " + ", ".join(f"{name} {clock_ms(at)}" for at, name in known)] if known else []
+
+
+def clock_ms(text: str) -> str:
+    """Write a time of the API as local time of day to the millisecond."""
+    return f"{datetime.fromisoformat(text).astimezone():%H:%M:%S.%f}"[:-3]
+
+
+def _evidence(evidence: dict[str, Any]) -> list[str]:
+    return [f"evidence {name}: {cell(value)[:_TOLD_VALUE]}" for name, value in evidence.items()]
+
+
+def what_next(error: dict[str, Any]) -> str:
+    """Say what happens with an error if nobody does anything."""
+    if not error.get("open"):
+        return "Nothing: it is over."
+    held = error.get("held") or {}
+    if held.get("reason") == "approval_pending":
+        return f"It waits for a person: soulfra approve {error['id']} or soulfra reject {error['id']}"
+    look = f" Looked at again at {clock(error['nextLook'])}." if error.get("nextLook") else ""
+    if error.get("state") == "failed":
+        return f"It is given up and people are called; it closes when the service is healthy again.{look}"
+    if held.get("reason"):
+        return f"Held back since {clock(held.get('since'))}: {held['reason']}.{look}"
+    if error.get("state") == "recovered":
+        return f"It is watched for a relapse.{look}"
+    return f"A recovery is under way or about to be decided.{look}"
+
+
+def _indented(title: str, text: str) -> str:
+    return "\n".join([title, *(f"  {line}" for line in text.splitlines())])

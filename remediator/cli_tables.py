@@ -1,0 +1,135 @@
+"""Answers of the API as text for people: aligned columns, local times, short durations."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+_MINUTE = 60.0
+_HOUR = 3600.0
+
+
+def harmless(text: str) -> str:
+    """Replace what would steer a terminal: messages and labels come from strangers."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Align columns under their heads; None is shown as ``-``."""
+    lines = [list(heads), *([cell(value) for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cell(value: object) -> str:
+    """Write one value on one line."""
+    return "-" if value is None else " ".join(str(value).split())
+
+
+def clock(text: str | None) -> str | None:
+    """Write a time of the API as local time; the date only when it is not today's."""
+    if text is None:
+        return None
+    at = datetime.fromisoformat(text).astimezone()
+    today = datetime.now().astimezone().date()
+    return f"{at:%H:%M:%S}" if at.date() == today else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def took(milliseconds: float | None) -> str | None:
+    """Write milliseconds as people say them."""
+    if milliseconds is None:
+        return None
+    seconds = milliseconds / 1000
+    if seconds < 1:
+        return f"{milliseconds:.0f} ms"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:.0f} s"
+    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:.0f} min"
+
+
+def health_text(answer: dict[str, Any]) -> str:
+    """Tell the health of everything."""
+    rows = [
+        (name, item.get("status"), took(item.get("responseTime")), item.get("uptime"), item.get("reason"))
+        for name, item in sorted(answer["services"].items())
+    ]
+    counts = (
+        f"{answer.get('recentErrors')} errors in the last hour, {answer.get('autoRecoveries')} recoveries"
+    )
+    lines = [f"{answer['status']}: {counts} in the last day, uptime {cell(answer.get('uptime'))}"]
+    seen = answer.get("exporter") or {}
+    if seen.get("reachable") is False:
+        lines.append("The exporter cannot be asked, so nothing is known about the services.")
+    if seen.get("blind"):
+        lines.append(
+            "Most services fail at once; the exporter may have lost its sight, and nothing is restarted."
+        )
+    lines += [pause_text(pause) for pause in answer.get("paused") or []]
+    if rows:
+        lines += ["", table(("SERVICE", "STATUS", "RESPONSE", "UPTIME 24H", "REASON"), rows)]
+    failing = [edge for edge in answer.get("integrations") or [] if edge.get("healthy") is False]
+    lines += [f"{edge['from']} cannot reach {edge['to']}: {cell(edge.get('reason'))}" for edge in failing]
+    return "\n".join(lines)
+
+
+def errors_text(answer: dict[str, Any]) -> str:
+    """Tell a page of errors and the summary."""
+    summary = answer["summary"]
+    parts = ", ".join(f"{summary[state]} {state}" for state in ("recovered", "pending", "failed"))
+    lines = [f"{summary['total']} errors: {parts}"]
+    rows = [
+        (
+            item["id"],
+            clock(item.get("firstSeen")),
+            item["service"],
+            item["type"],
+            item["severity"],
+            _state(item),
+            took(item.get("recoveryTime")),
+            item.get("attempts"),
+            item["message"],
+        )
+        for item in answer["errors"]
+    ]
+    heads = ("ID", "FIRST SEEN", "SERVICE", "TYPE", "SEVERITY", "STATE", "RECOVERY", "TRIES", "MESSAGE")
+    if rows:
+        lines += ["", table(heads, rows)]
+    if answer.get("next"):
+        lines.append(f"There are more: --after {answer['next']}")
+    return "\n".join(lines)
+
+
+def _state(item: dict[str, Any]) -> str:
+    held = item.get("held") or {}
+    state = str(item.get("state"))
+    return f"{state} ({held['reason']})" if held.get("reason") else state
+
+
+def runs_text(answer: dict[str, Any]) -> str:
+    """Tell a list of runs."""
+    rows = [
+        (
+            item["id"],
+            clock(item.get("startedAt")),
+            item.get("service"),
+            item.get("playbook"),
+            item.get("trigger"),
+            item.get("outcome") or item.get("state") or "running",
+            took(item.get("duration")),
+            item.get("error"),
+            item.get("detail"),
+        )
+        for item in answer["runs"]
+    ]
+    heads = ("ID", "STARTED", "SERVICE", "PLAYBOOK", "TRIGGER", "OUTCOME", "TOOK", "ERROR", "DETAIL")
+    return table(heads, rows) if rows else "no runs"
+
+
+def pause_text(pause: dict[str, Any]) -> str:
+    """Tell one pause."""
+    until = f"until {clock(pause['until'])}" if pause.get("until") else "until somebody resumes it"
+    return f"paused: {pause['scope']} by {pause.get('owner')}, {until}: {pause.get('reason')}"
