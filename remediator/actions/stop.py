@@ -165,9 +165,19 @@ def _ended(handle: int, seconds: float) -> bool:
 
 def _kill_offspring(offspring: list[psutil.Process], deadline: float) -> int:
     """Kill what outlived its parent: it holds ports and files that the new process needs."""
-    left = [process for process in offspring if process.is_running()]
+    left = [process for process in offspring if _lives(process)]
     for process in left:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()  # psutil refuses when the pid has another owner by now
-    psutil.wait_procs(left, timeout=max(0.1, min(KILL_WAIT, deadline - time.monotonic())))
+    for process in left:
+        with _handle(process.pid) as handle:
+            if handle is not None and _lives(process):
+                _ended(handle, max(0.0, min(KILL_WAIT, deadline - time.monotonic())))
     return len(left)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -188,23 +188,22 @@ def test_a_redacted_value_is_json(value: object) -> None:
     json.dumps(redact_value(value))
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        "a",
-        "eyJ",
-        "password=",
-        '"',
-        "\\",
-        "-----BEGIN PRIV" + "ATE KEY-----",
-        "://",
-        "://a:",
-        "bearer ",
-        "sk-",
-        "-",
-    ]
-    + ['password="', "a:b@", " ", "--token ", "SG.", "a.", "A", "=", "token:"],
+PIECES = (
+    "a",
+    "eyJ",
+    "password=",
+    '"',
+    "\\",
+    "-----BEGIN PRIV" + "ATE KEY-----",
+    "://",
+    "://a:",
+    "bearer ",
+    "sk-",
 )
+MORE_PIECES = ("-", 'password="', "a:b@", " ", "--token ", "SG.", "a.", "A", "=", "token:")
+
+
+@pytest.mark.parametrize("piece", PIECES + MORE_PIECES)
 def test_time_grows_with_the_length_and_no_faster(piece: str) -> None:
     text = piece * (200_000 // len(piece))
 
