@@ -1,6 +1,6 @@
 """Taking many signals in one transaction: what was read or decided is remembered, and written once."""
 
-import secrets
+import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ class Intake:
     def _admitted(self, signal: Signal, latest: Error | None) -> Admission:
         member = self._member_status(latest.id, signal.fingerprint) if latest else None
         for _ in range(ID_TRIES):
-            admission = self._admit(signal, latest, member, f"SE_{secrets.token_hex(4)}")
+            admission = self._admit(signal, latest, member, f"SE_{os.urandom(4).hex()}")
             if not admission.new or admission.error is None or not self._taken(admission.error.id):
                 return admission
         raise StoreError(f"found no free error id in {ID_TRIES} tries")
