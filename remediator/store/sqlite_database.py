@@ -42,8 +42,8 @@ class _Handle:
 class Database:
     """The connections to one file: one per thread, closed together.
 
-    Reads never wait. Writes of this process queue on a lock, which is fair where SQLite's own waiting
-    is not; those of other processes are waited for by SQLite. Both at most BUSY_SECONDS.
+    Reads never wait for writes. Writers of this process wait on a lock, which wakes them at once where
+    SQLite's own waiting sleeps and tries again; SQLite waits for other processes. Both at most BUSY_SECONDS.
     """
 
     def __init__(self, path: Path, on_quarantine: OnQuarantine | None) -> None:
