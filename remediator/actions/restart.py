@@ -4,6 +4,7 @@ import os
 import select
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,15 @@ def run(args: "RestartArgs", context: ActionContext, timeout: float) -> str:
 
 
 def _running(name: str, context: ActionContext) -> list[Seen]:
-    """Return what may be running: a process that hangs before it listens is on record only."""
+    """Return what may be running, the process that was started first: what is seen may be a worker of it.
+
+    A process that hangs before it listens is on record only.
+    """
     reported = Seen.of(context.processes.get(name))
     recorded = Seen.of(recorded_process(name, context.data_folder))
-    found = [seen for seen in (reported, recorded) if seen is not None]
-    return found[:1] if len({seen.pid for seen in found}) == 1 else found
+    if reported is None or recorded is None or reported.pid == recorded.pid:
+        return [seen for seen in (reported or recorded,) if seen is not None]
+    return [replace(recorded, unresponsive=reported.unresponsive), reported]
 
 
 def _watch_first_moment(name: str, process: subprocess.Popen[bytes], log: Path, size: int) -> None:

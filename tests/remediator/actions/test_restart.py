@@ -201,6 +201,18 @@ def test_a_process_that_only_the_record_knows_is_ended_too(bench: Any) -> None:
     assert is_gone(unseen)
 
 
+def test_a_worker_that_was_seen_ends_with_the_process_that_was_started(bench: Any) -> None:
+    bench.service("shop", PARENT)
+    master = bench.start("shop")
+    (worker,) = master.children()
+
+    line = restart(bench, {"shop": seen(worker)})
+
+    assert is_gone(master)
+    assert is_gone(worker)
+    assert f"{master.pid} ended when asked" in line
+
+
 def test_a_killed_process_that_nobody_reaped_counts_as_gone(bench: Any) -> None:
     bench.service("shop", SLEEP)
     old = bench.start("shop")
