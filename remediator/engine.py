@@ -212,6 +212,10 @@ class Engine:
     def _reconsider(self, error: Error, health: Health) -> Error | None:
         """Decide what a late signal of a closed error means; return the error to go on with, if any."""
         now = self._tools.clock()
+        latest = self._store.latest_error(error.target, error.problem)
+        if latest is not None and latest.id != error.id:
+            self._judge.set_check(error.id, None)  # a newer episode has taken over
+            return None
         if error.problem in PROVEN_BY_PROBE and self._tools.services.get(error.target):
             if not health.reachable or not health.ready:
                 self._judge.defer(error, Reason.STALE, health.detail or "the exporter is warming up", now + 2)

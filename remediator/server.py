@@ -1,7 +1,7 @@
 """Puts the remediator together and serves it: gunicorn, one worker, many threads.
 
-One worker, because custom collectors and the in-process locks do not survive several; the engine's
-threads start in the worker, after the fork.
+One worker, because custom collectors and the in-process locks do not survive several. Everything is
+imported, built and started in the worker: gunicorn's own process stays small (``remediator.arbiter``).
 """
 
 import fcntl
@@ -12,22 +12,21 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from gunicorn.app.base import BaseApplication
+from flask import Flask
 
 from exporter.document import ConfigError, Mistake
 from remediator.chores import Chores
-from remediator.config import Loaded, read_token
+from remediator.config import Loaded, load, read_token
 from remediator.engine import Engine
 from remediator.feed import print_line
 from remediator.metrics import Metrics
 from remediator.notify import Notifier
 from remediator.runner import Tools
 from remediator.running import Identity
-from remediator.store import StoreError, open_store
+from remediator.store import open_store
 from remediator.verify import ExporterClient
 from remediator.web import Surroundings, create_app
 from remediator.web.access import Holder
@@ -48,12 +47,27 @@ def serve(loaded: Loaded, data: Path, listen: str | None = None) -> None:
     _refuse_open_door(address, holders)
     _refuse_busy_port(address)
     data.mkdir(parents=True, exist_ok=True)
+    # A fresh process: this one has imported what gunicorn's own process never needs.
+    # Two malloc arenas instead of eight per core: the threads here are many and mostly wait.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    threads = str(loaded.config.remediator.threads)
+    command = [sys.executable, "-m", "remediator.arbiter", str(loaded.file), str(data), address, threads]
+    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter and module
+
+
+def begin(file: Path, data: Path) -> tuple[Flask, Engine]:
+    """Build and start everything inside the worker. Raises StartError, ConfigError or StoreError."""
+    loaded = load(file)
     logging.basicConfig(
         level=loaded.config.remediator.log_level,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    _Server(loaded, data, address, holders).run()
+    _hold(data / "remediator.lock")
+    surroundings, chores = build(loaded, data, read_tokens(loaded))
+    surroundings.engine.start()
+    chores.start()
+    return create_app(surroundings), surroundings.engine
 
 
 def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surroundings, Chores]:
@@ -139,66 +153,23 @@ def _refuse_busy_port(address: str) -> None:
                 return
 
 
-class _Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    """Gunicorn, configured from our own configuration alone."""
+def _hold(path: Path) -> None:
+    """Make sure that one remediator works in a data folder; waits for an earlier life to end.
 
-    def __init__(self, loaded: Loaded, data: Path, address: str, holders: dict[str, Holder]) -> None:
-        self._loaded = loaded
-        self._data = data
-        self._address = address
-        self._holders = holders
-        self._surroundings: Surroundings | None = None
-        self._lock: TextIO | None = None
-        super().__init__()
-
-    def load_config(self) -> None:
-        """Set what gunicorn needs; it reads no file and no environment of its own."""
-        settings: dict[str, Any] = {
-            "bind": self._address,
-            "workers": 1,
-            "worker_class": "gthread",
-            "threads": self._loaded.config.remediator.threads,
-            "timeout": 60,
-            "graceful_timeout": 5,
-            "keepalive": 30,
-            "preload_app": False,
-            "loglevel": "warning",
-            "worker_exit": lambda _server, _worker: self._stop(),
-            "proc_name": "soulfra-remediator",
-            "control_socket_disable": True,
-        }
-        for key, value in settings.items():
-            if key in self.cfg.settings:
-                self.cfg.set(key, value)
-
-    def load(self) -> Callable[..., Iterable[bytes]]:
-        """Build and start everything inside the worker."""
-        self._lock = _hold(self._data / "remediator.lock")
-        try:
-            self._surroundings, chores = build(self._loaded, self._data, self._holders)
-        except StoreError as error:
-            log.critical("the store cannot be opened: %s", error)
-            raise
-        self._surroundings.engine.start()
-        chores.start()
-        return create_app(self._surroundings)
-
-    def _stop(self) -> None:
-        if self._surroundings is not None:
-            self._surroundings.engine.stop()
-
-
-def _hold(path: Path) -> TextIO:
-    """Make sure that one remediator works in a data folder; waits for an earlier life to end."""
+    The lock is held until the process ends.
+    """
     handle = path.open("w", encoding="utf-8")
+    _HELD.append(handle)
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if time.monotonic() > deadline:
-                handle.close()
                 raise StartError(f"another remediator works in {path.parent}") from error
             time.sleep(0.1)
         else:
-            return handle
+            return
+
+
+_HELD: list[TextIO] = []  # an open file keeps its lock

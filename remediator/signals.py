@@ -20,6 +20,7 @@ PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT})
 
 MESSAGE_LIMIT = 500
 LABEL_LIMIT = 64
+TEXT_LIMIT = 4096
 
 
 class Source(StrEnum):
@@ -327,7 +328,12 @@ def fingerprint_of(labels: Mapping[str, str]) -> str:
 def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {str(key): str(item)[:4096] for key, item in list(value.items())[:LABEL_LIMIT]}
+    return {_text(key): _text(item) for key, item in list(value.items())[:LABEL_LIMIT]}
+
+
+def _text(value: object) -> str:
+    # JSON may carry half a surrogate pair, which no store can write: it would come back for ever.
+    return str(value)[:TEXT_LIMIT].encode("utf-8", "replace").decode("utf-8")
 
 
 def _timestamp(value: object) -> float | None:
