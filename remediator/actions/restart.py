@@ -71,7 +71,7 @@ def _watch_first_moment(name: str, process: subprocess.Popen[bytes], log: Path, 
             ended = bool(waiter.poll(FIRST_MOMENT * 1000))
         finally:
             os.close(handle)
-    code = process.poll() if ended else None
+    code = process.wait() if ended else None
     if code:
         told = f"ended by signal {-code}" if code < 0 else f"exited with code {code}"
         raise ActionError(f"{name} {told} at once{_last_words(log, size)}")

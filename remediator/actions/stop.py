@@ -66,7 +66,6 @@ def stop(name: str, seen: Seen, grace: float, timeout: float) -> str:
         offspring = _offspring(process)
         how = _end(process, handle, _patience(process, seen, grace, deadline), deadline)
     left = _kill_offspring(offspring, deadline)
-    CHILDREN.reap()
     return f"{how}{f', {left} of its processes killed' if left else ''}"
 
 
