@@ -48,7 +48,7 @@ def notify(tools: Tools, error: Error, playbook: Playbook | None, text: str) -> 
         run_id=last.id if last else None,
         evidence=last.evidence if last else {},
     )
-    results = tools.notifier.send(playbook.escalate.notify if playbook else ("people",), notification)
+    results = tools.notifier.escalate(playbook.escalate.notify if playbook else ("people",), notification)
     failed = [channel for channel, problem in results.items() if problem is not None]
     for channel in failed:
         tools.metrics.notification_failures.labels(channel).inc()

@@ -57,6 +57,7 @@ class Tools:
     config_folder: Path
     data_folder: Path
     evidence_timeout: float
+    withheld: frozenset[str] = frozenset()  # variables with our own secrets; no child inherits them
     clock: Callable[[], float] = time.time
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -279,6 +280,7 @@ def _gather_evidence(tools: Tools, progress: _Progress, rung: PlannedRung) -> No
 
 def _context(tools: Tools, progress: _Progress, step: PlannedStep) -> ActionContext:
     run = progress.run
+    error = tools.store.get_error(run.error_id) if run.error_id else None
     return ActionContext(
         run_id=run.id,
         target=run.target,
@@ -289,7 +291,16 @@ def _context(tools: Tools, progress: _Progress, step: PlannedStep) -> ActionCont
         if isinstance(step.args, RestartArgs)
         else {},
         notifier=tools.notifier,
-        summary={"run": run.id, "error": run.error_id, "target": run.target, "playbook": run.playbook},
+        summary={
+            "run": run.id,
+            "error": run.error_id,
+            "target": run.target,
+            "playbook": run.playbook,
+            "problem": error.problem if error else None,
+            "severity": error.severity if error else None,
+        },
+        withheld=tools.withheld,
+        stop=tools.stopping,
     )
 
 

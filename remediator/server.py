@@ -18,6 +18,7 @@ from typing import TextIO
 from flask import Flask
 
 from exporter.document import ConfigError, Mistake
+from remediator.actions import spawn
 from remediator.chores import Chores
 from remediator.config import Loaded, load, read_token
 from remediator.engine import Engine
@@ -86,6 +87,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         config_folder=loaded.file.resolve().parent,
         data_folder=data.resolve(),
         evidence_timeout=section.evidence_timeout,
+        withheld=spawn.secret_variables(section),
     )
     engine = Engine(
         tools,
@@ -103,6 +105,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         reconcile=section.reconcile,
         retention=section.retention,
         summary_retention=section.summary_retention,
+        enabled=section.enabled,
     )
     return Surroundings(loaded=loaded, engine=engine, tools=tools, secrets=holders), chores
 
