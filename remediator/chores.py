@@ -42,18 +42,21 @@ class Chores:
         reconcile: float,
         retention: float,
         summary_retention: float,
+        enabled: bool = True,
     ) -> None:
         self._tools = tools
         self._engine = engine
         self._alertmanagers = alertmanagers
         self._retention = retention
         self._summary_retention = summary_retention
-        self._chores = (
+        chores = [
             _Chore(every=_SAMPLE, do=self.sample_health),
             _Chore(every=_GAUGES, do=self.refresh_gauges),
-            _Chore(every=reconcile, do=self.reconcile),
             _Chore(every=_PRUNE, do=self.prune),
-        )
+        ]
+        if enabled:  # else nothing is taken in, in no way
+            chores.append(_Chore(every=reconcile, do=self.reconcile))
+        self._chores = tuple(chores)
         self._thread = threading.Thread(target=self._work, name="chores", daemon=True)
 
     def start(self) -> None:

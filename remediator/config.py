@@ -284,8 +284,9 @@ def read_token(token: Token, environment: Mapping[str, str] = os.environ) -> str
         place = f"the file {token.file}"
         try:
             secret = Path(token.file or "").read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ValueError(f"token {token.name}: {place} cannot be read: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise ValueError(f"token {token.name}: {place} cannot be read: {reason}") from error
     if len(secret) < 16:  # noqa: PLR2004 - shorter secrets can be guessed
         raise ValueError(f"token {token.name}: {place} must hold at least 16 characters")
     return secret

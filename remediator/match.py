@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 _MATCHER = re.compile(
     r'^\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*(?:"((?:[^"\\]|\\.)*)"|([^"\s{}]+))\s*$'
 )
-_ESCAPE = re.compile(r"\\(.)")
+_ESCAPE = re.compile(r"\\([n\"\\])")  # any other backslash stands for itself, as in Alertmanager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,16 @@ Label values are hostile. They are rendered into single values, never into progr
 with template or shell syntax in it stays a plain string.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from exporter.config import Service
 from remediator.playbook import STEP_ARGS, Playbook, PlaybookStep, Retry, Verify
+from soulfra_monitor.redaction import redact_value
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from exporter.config import Strict
 
 VALUE_LIMIT = 8192
+_ADDRESS = re.compile(r"^rungs\[\d+\]\.steps\[\d+\]\.http\.url$")  # and no other value that is named url
 _INVENTORY_ACTIONS = ("restart", "hook")  # their ``service`` must be one of the inventory
 
 
@@ -53,13 +56,13 @@ class Plan:
     rungs: tuple[PlannedRung, ...]
 
     def as_json(self) -> tuple[Mapping[str, Any], ...]:
-        """Return the plan as the store keeps it."""
+        """Return the plan as the store keeps it and the API shows it: secrets masked."""
         return tuple(
             {
                 "steps": [
                     {
                         "action": step.action,
-                        "args": step.args.model_dump(mode="json"),
+                        "args": redact_value(step.args.model_dump(mode="json", by_alias=True)),
                         "timeout": step.timeout,
                     }
                     for step in rung.steps
@@ -78,7 +81,10 @@ def make_plan(playbook: Playbook, values: Mapping[str, Any], services: Mapping[s
     """
     rungs = tuple(
         PlannedRung(
-            steps=tuple(_plan_step(step, values, services, f"rungs[{number}]") for step in rung.steps),
+            steps=tuple(
+                _plan_step(step, values, services, f"rungs[{number}].steps[{index}]")
+                for index, step in enumerate(rung.steps)
+            ),
             verify=rung.verify,
         )
         for number, rung in enumerate(playbook.rungs)
@@ -95,6 +101,8 @@ def _plan_step(
         _check_inventory(step.action, args, services, place)
     if step.action == "command":
         _check_options(raw["argv"], args["argv"], place)
+    if step.action == "http":
+        _check_path(args["url"], place)
     return PlannedStep(
         action=step.action,
         args=STEP_ARGS[step.action].model_validate(args),
@@ -120,10 +128,10 @@ def _render_text(text: str, values: Mapping[str, Any], place: str) -> str:
     from jinja2 import TemplateError  # noqa: PLC0415 - not needed by a playbook without templates
 
     try:
-        rendered = _templates(for_url=place.endswith(".url")).from_string(text).render(values)
+        rendered = _templates(for_url=_ADDRESS.search(place) is not None).from_string(text).render(values)
     except TemplateError as error:
         raise PlanError(f"{place}: {error.message or type(error).__name__}") from error
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise PlanError(f"{place}: {error}") from error
     if len(rendered) > VALUE_LIMIT:
         raise PlanError(f"{place}: renders to {len(rendered)} characters, {VALUE_LIMIT} at most")
@@ -140,18 +148,27 @@ def _templates(*, for_url: bool) -> "SandboxedEnvironment":
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,
-        finalize=_quote_for_url if for_url else None,
+        finalize=_quote_for_url if for_url else _no_method,
     )
     # Nothing but the values given: no range(), no cycler().
     environment.globals.clear()
     return environment
 
 
+def _no_method(value: object) -> object:
+    # labels.items is a method of labels, and not the label of that name.
+    from jinja2 import Undefined  # noqa: PLC0415 - as above
+
+    if callable(value) and not isinstance(value, Undefined):
+        raise TypeError("names a method, not a value; write for example labels['items']")
+    return value
+
+
 def _quote_for_url(value: object) -> object:
     # A value stands for one path segment or parameter; it cannot add others.
     from jinja2 import Undefined  # noqa: PLC0415 - as above
 
-    return value if isinstance(value, Undefined) else quote(str(value), safe="")
+    return value if isinstance(value, Undefined) else quote(str(_no_method(value)), safe="")
 
 
 def _check_inventory(
@@ -170,3 +187,8 @@ def _check_options(templates: list[str], rendered: list[str], place: str) -> Non
     for index, (template, value) in enumerate(zip(templates, rendered, strict=True)):
         if value.startswith("-") and not template.startswith("-"):
             raise PlanError(f"{place}.command.argv[{index}]: {value!r} would be read as an option")
+
+
+def _check_path(url: str, place: str) -> None:
+    if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
+        raise PlanError(f"{place}.http.url: '.' or '..' as a part of the path would lead elsewhere")

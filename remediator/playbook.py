@@ -12,6 +12,9 @@ from exporter.config import Duration, Name, Strict
 from remediator.match import Matcher, parse_matcher
 from soulfra_monitor.durations import parse_duration
 
+BUDGET_LIMIT = 7 * 86400.0
+"""Seconds. The longest window of a budget; past runs are looked at no further back than a little more."""
+
 
 class Mode(StrEnum):
     """How far a playbook may go."""
@@ -36,7 +39,10 @@ def _read_budget(value: object) -> object:
     count, slash, window = str(value).partition("/")
     if not slash or not count.strip().isdecimal():
         raise ValueError(f"{value!r} is not a budget; write for example 3/1h")
-    return Budget(count=int(count), window=parse_duration(window.strip()))
+    budget = Budget(count=int(count), window=parse_duration(window.strip()))
+    if not 0 < budget.window <= BUDGET_LIMIT:
+        raise ValueError(f"{value!r}: the window must be longer than 0s and at most 7d")
+    return budget
 
 
 def _read_budgets(value: object) -> object:
@@ -45,6 +51,8 @@ def _read_budgets(value: object) -> object:
 
 def _read_share(value: object) -> object:
     if isinstance(value, str) and value.endswith("%") and value[:-1].strip().isdecimal():
+        if not 0 < int(value[:-1]) < 100:  # noqa: PLR2004 - per cent
+            raise ValueError("must be from 1% to 99%: the service to repair is not up itself")
         return int(value[:-1]) / 100
     return value
 

@@ -89,7 +89,11 @@ def backoff_seconds(settings: Settings, attempts: int) -> float:
     """Return the wait after so many attempts, doubling (or as configured) up to the limit."""
     if attempts < 1:
         return 0.0
-    return min(settings.backoff_limit, settings.backoff * settings.backoff_multiplier ** (attempts - 1))
+    try:
+        wait = settings.backoff * settings.backoff_multiplier ** (attempts - 1)
+    except OverflowError:
+        return settings.backoff_limit
+    return min(settings.backoff_limit, wait)
 
 
 def attempts_allowed(playbook: Playbook, settings: Settings) -> int:
@@ -242,10 +246,12 @@ def _too_few_healthy(at: Situation) -> Answer | None:
     limit = at.playbook.limits.min_healthy if at.playbook else None
     if limit is None or at.forced or at.by_person:
         return None
-    needed = limit * at.health.services_total if limit < 1 else limit
-    if at.health.services_up >= needed:
+    up, total = at.health.services_up, at.health.services_total
+    # Divided, not multiplied: 14 % of 50 would come out a little above 7.
+    if up >= limit if limit >= 1 else total and up / total >= limit:
         return None
-    detail = f"{at.health.services_up} of {at.health.services_total} services are up, {needed:g} must be"
+    needed = f"{limit:.0%}" if limit < 1 else f"{limit:g}"
+    detail = f"{up} of {total} services are up, {needed} must be"
     return _defer(Reason.MIN_HEALTHY, detail, at.now + 2)
 
 

@@ -8,12 +8,15 @@ from remediator.run import Pause, Run, Step
 from remediator.signals import Decision, Error, ErrorState, Status
 from soulfra_monitor.problems import Severity
 
+_LATEST = 253402300799.0  # the end of the year 9999, the last that ISO 8601 writes with four digits
+
 
 def iso(at: float | None) -> str | None:
     """Write epoch seconds as ISO 8601 in UTC, to the millisecond."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(min(at, _LATEST), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def milliseconds(seconds: float | None) -> int | None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from soulfra_monitor.problems import Problem, Severity
+from soulfra_monitor.redaction import redact_value
 
 RECHECK_FOR = 900.0
 """Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
@@ -21,6 +22,11 @@ PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT})
 MESSAGE_LIMIT = 500
 LABEL_LIMIT = 64
 TEXT_LIMIT = 4096
+
+_DECIDING = frozenset(
+    {"alertname", "target", "instance", "problem", "severity", "impact", "origin", "summary", "description"}
+)
+"""The labels and annotations that a signal is made from."""
 
 
 class Source(StrEnum):
@@ -180,11 +186,13 @@ def admit(signal: Signal, latest: Error | None, member: Status | None, new_id: s
         return _admit_resolved(signal, latest)
     if latest is not None and latest.open:
         return _join(signal, latest, member)
-    if latest is not None and member is Status.FIRING and latest.problem not in PROVEN_BY_PROBE:
-        # Its end has not been told yet, so this is the old alert still, not a new one.
+    late = latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR
+    if latest is not None and late and member is Status.FIRING and latest.problem not in PROVEN_BY_PROBE:
+        # Its end has not been told yet, so this is the old alert still. What fires for longer than that
+        # was not repaired, or its end was never told: a new error.
         decision = _decision(signal, latest, Reason.DUPLICATE, f"the same alert again; {latest.id} is over")
         return Admission(signal=signal, error=_seen(latest, signal), decision=decision)
-    if latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR:
+    if latest is not None and late:
         # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
         return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
     return Admission(signal=signal, error=open_error(signal, new_id), new=True)
@@ -299,12 +307,13 @@ def parse_webhook(payload: Any, now: float) -> list[Signal]:
 
 def signal_of_alert(alert: Mapping[str, Any], now: float, source: Source) -> Signal:
     """Read one alert of a webhook or of Alertmanager's API; each alert has its own status."""
-    labels = _texts(alert.get("labels"))
-    annotations = _texts(alert.get("annotations"))
+    given = _texts(alert.get("labels"))
+    labels = redact_value(given)
+    annotations = redact_value(_texts(alert.get("annotations")))
     message = annotations.get("description") or annotations.get("summary") or labels.get("alertname", "alert")
     return Signal(
         source=source,
-        fingerprint=str(alert.get("fingerprint") or fingerprint_of(labels)),
+        fingerprint=_text(alert.get("fingerprint") or fingerprint_of(given)),
         status=Status.RESOLVED if alert.get("status") == Status.RESOLVED else Status.FIRING,
         target=labels.get("target") or labels.get("instance") or "unknown",
         problem=Problem.of(labels.get("problem")),
@@ -328,7 +337,9 @@ def fingerprint_of(labels: Mapping[str, str]) -> str:
 def _texts(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {_text(key): _text(item) for key, item in list(value.items())[:LABEL_LIMIT]}
+    # What decides comes first: the limit on their number must not cut it off.
+    items = sorted(value.items(), key=lambda item: item[0] not in _DECIDING)
+    return {_text(key): _text(item) for key, item in items[:LABEL_LIMIT]}
 
 
 def _text(value: object) -> str:

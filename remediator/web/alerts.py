@@ -6,7 +6,8 @@ from time import perf_counter
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from remediator.signals import Signal, SignalError, parse_webhook
+from remediator.alertmanager import ESCALATION
+from remediator.signals import Signal, SignalError, Status, parse_webhook
 from remediator.web.context import gate, surroundings
 
 blueprint = Blueprint("alerts", __name__)
@@ -45,7 +46,7 @@ def receive() -> ResponseReturnValue:
     except SignalError as error:
         return jsonify(error=str(error)), HTTPStatus.BAD_REQUEST
     _note_truncation(payload.get("truncatedAlerts"))
-    alerts = [signal for signal in signals if not _is_watchdog(signal, now)]
+    alerts = [signal for signal in signals if not _is_ours(signal, now)]
     if not around.loaded.config.remediator.enabled:
         return jsonify(accepted=0, detail="error monitoring is disabled"), HTTPStatus.OK
     admissions = around.engine.accept(alerts) if alerts else []
@@ -53,11 +54,12 @@ def receive() -> ResponseReturnValue:
     return jsonify(accepted=len(signals), errors=sorted(found)), HTTPStatus.OK
 
 
-def _is_watchdog(signal: Signal, now: float) -> bool:
-    if signal.labels.get("alertname") != _WATCHDOG:
-        return False
-    surroundings().tools.metrics.watchdog.set(now)
-    return True
+def _is_ours(signal: Signal, now: float) -> bool:
+    """Whether it tells of no failure: the proof of life, or our own call for a person come back."""
+    name = signal.labels.get("alertname")
+    if name == _WATCHDOG and signal.status is Status.FIRING:
+        surroundings().tools.metrics.watchdog.set(now)
+    return name in (_WATCHDOG, ESCALATION)
 
 
 def _note_truncation(count: object) -> None:

@@ -15,6 +15,7 @@ from soulfra_monitor.durations import parse_duration
 blueprint = Blueprint("operate", __name__, url_prefix="/api/monitoring")
 
 EVERYTHING = "everything"
+_PAUSE_LIMIT = 365 * 86400.0
 
 
 @blueprint.before_request
@@ -83,7 +84,8 @@ def resume() -> ResponseReturnValue:
 
 
 def _body(*known: str) -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True) if request.data else {}
+    # Not request.data: that is empty when a client calls its JSON a form, as curl -d does.
+    body = request.get_json(force=True, silent=True) if request.get_data() else {}
     if not isinstance(body, dict):
         raise denied(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
     unknown = sorted(set(body) - set(known))
@@ -105,6 +107,9 @@ def _who(body: dict[str, Any]) -> str:
 
 def _duration(text: object) -> float:
     try:
-        return parse_duration(str(text))
+        seconds = parse_duration(str(text))
     except ValueError as failure:
         raise denied(HTTPStatus.BAD_REQUEST, f"for: {failure}") from failure
+    if not 0 < seconds <= _PAUSE_LIMIT:
+        raise denied(HTTPStatus.BAD_REQUEST, "for: must be longer than 0s and at most 365d")
+    return seconds
