@@ -139,7 +139,7 @@ class Engine:
             self._wake.clear()
             try:
                 self._tell_ended_processes()
-                self._running.renew_leases()
+                self._running.keep_leases()
                 for error in self._store.due_errors(self._tools.clock(), 200):
                     self._submit_look(error.id)
             except StoreError:

@@ -124,11 +124,14 @@ class Judge:
         first = self.record(error, "timer", answer, playbook=name).times == 1
         held_since = error.held_since if error.held_since is not None else now
         again = answer.until if answer.until is not None else now + WATCH
-        change_error(
-            self._store,
-            error.id,
-            lambda old: replace(old, held_reason=answer.reason, held_since=held_since, check_at=again),
-        )
+
+        def hold(old: Error) -> Error:
+            # Somebody may have asked for an earlier look meanwhile: an approval, the end of the alert.
+            asked = old.check_at if old.check_at != error.check_at else None
+            at = again if asked is None else min(again, asked)
+            return replace(old, held_reason=answer.reason, held_since=held_since, check_at=at)
+
+        change_error(self._store, error.id, hold)
         if answer.reason is Reason.ATTEMPTS:
             escalate(self._tools, error, playbook, answer.detail, give_up=True)
         elif answer.reason is Reason.SHADOW and plan and playbook and first:
@@ -235,9 +238,10 @@ class Judge:
         self._tools.feed("decision", f"{decision.target} {decision.verdict}{why} [{number}]")
 
     def _playbook_of(self, action: str, target: str) -> Playbook:
-        playbook = first_match(self._playbooks, {"action": action, "target": target})
-        if playbook is None or not any(matcher.label == "action" for matcher in playbook.matchers):
-            raise RefusalError(400, f"unknown action {action!r}")
+        offered = [playbook for playbook in self._playbooks if _is_for_people(playbook)]
+        playbook = first_match(offered, {"action": action, "target": target})
+        if playbook is None:
+            raise RefusalError(HTTPStatus.BAD_REQUEST, f"unknown action {action!r}")
         return playbook
 
     def _open_error_of(self, target: str) -> Error | None:
@@ -259,6 +263,10 @@ _ESCALATING = frozenset(
     }
 )
 """What holds an error back so long that people must hear of it."""
+
+
+def _is_for_people(playbook: Playbook) -> bool:
+    return any(matcher.label == "action" and matcher.value for matcher in playbook.matchers)
 
 
 def _match_labels(error: Error) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Running:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
         self._at_work: dict[str, Run] = {}
         self._lock = threading.Lock()  # guards the one above
-        self._renewed = 0.0
+        self._kept = 0.0
 
     def claim(self, run: Run, error: Error | None) -> bool:
         """Write the run and take its target's lease; False when it is held or the error has changed."""
@@ -85,22 +85,26 @@ class Running:
         )
 
     def adopt_orphans(self) -> None:
-        """Take over every run that an earlier life left behind, and settle it."""
+        """Take over and settle every run that nobody works on: of an earlier life, or with its lease over."""
         now = self._tools.clock()
+        with self._lock:
+            at_work = set(self._at_work)
         for run in self._tools.store.orphans(self._identity.owner, self._identity.boot, now):
-            self._adopt(run, now)
+            if run.id not in at_work:
+                self._adopt(run, now)
 
-    def renew_leases(self) -> None:
-        """Keep the leases of all runs at work; cheap to call often."""
+    def keep_leases(self) -> None:
+        """Renew the leases of runs at work and adopt orphans, every third of a lease; cheap to call often."""
         now = self._tools.clock()
-        if 0 <= now - self._renewed < self._lease / 3:
+        if 0 <= now - self._kept < self._lease / 3:
             return
-        self._renewed = now
+        self._kept = now
         with self._lock:
             at_work = list(self._at_work.values())
         for run in at_work:
             if not self._tools.store.renew(run, now + self._lease):
                 log.warning("the lease of %s is lost; it stops before its next effect", run.id)
+        self.adopt_orphans()
 
     def shut_down(self) -> None:
         """Begin nothing more; what is at work stops by ``tools.stopping``."""
@@ -127,7 +131,7 @@ class Running:
                 f"the engine failed: {type(failure).__name__}: {failure}",
             )
         except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
-            # Its lease runs out and the next look at the orphan settles it.
+            # Its lease runs out, and then it is adopted as an orphan.
             self._count_failure("run", "%s could not be ended", run)
 
     def _adopt(self, run: Run, now: float) -> None:

@@ -106,6 +106,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         retention=section.retention,
         summary_retention=section.summary_retention,
         enabled=section.enabled,
+        enabled=section.enabled,
     )
     return Surroundings(loaded=loaded, engine=engine, tools=tools, secrets=holders), chores
 
@@ -115,11 +116,16 @@ def read_tokens(loaded: Loaded) -> dict[str, Holder]:
     holders: dict[str, Holder] = {}
     mistakes = []
     for index, token in enumerate(loaded.config.remediator.tokens):
+        place = f"remediator.tokens[{index}]"
         try:
-            holders[read_token(token)] = Holder(name=token.name, role=token.role)
+            secret = read_token(token)
         except ValueError as error:
-            place = f"remediator.tokens[{index}]"
             mistakes.append(Mistake(file=str(loaded.file), line=None, place=place, message=str(error)))
+            continue
+        if secret in holders:
+            message = f"token {token.name} is the same secret as token {holders[secret].name}"
+            mistakes.append(Mistake(file=str(loaded.file), line=None, place=place, message=message))
+        holders[secret] = Holder(name=token.name, role=token.role)
     if mistakes:
         raise ConfigError(mistakes)
     return holders
