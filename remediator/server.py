@@ -106,7 +106,6 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         retention=section.retention,
         summary_retention=section.summary_retention,
         enabled=section.enabled,
-        enabled=section.enabled,
     )
     return Surroundings(loaded=loaded, engine=engine, tools=tools, secrets=holders), chores
 
