@@ -47,7 +47,7 @@ def remediator() -> Iterator[FakeRemediator]:
     fake = FakeRemediator()
     server = make_server("127.0.0.1", 0, fake.app, threaded=True)
     fake.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield fake
     server.shutdown()
