@@ -49,7 +49,8 @@ _REDIS_URL = re.compile(r"^(rediss?|unix)://\S+$")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
 
-def _address(value: str) -> str:
+def check_address(value: str) -> str:
+    """Return *value* when it is HOST:PORT. Raises ValueError otherwise."""
     found = _ADDRESS.match(value)
     if not found or not 0 < int(found[1]) <= 65535:  # noqa: PLR2004 - the largest TCP port
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:9877")
@@ -80,7 +81,7 @@ Duration = Annotated[float, BeforeValidator(_read_duration), AfterValidator(_pos
 """Seconds, written in the file as ``5s``."""
 Milliseconds = Annotated[float, BeforeValidator(_read_milliseconds), AfterValidator(_positive)]
 """Seconds, written in the file as a number of milliseconds."""
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 Url = Annotated[str, AfterValidator(_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Name = Annotated[str, AfterValidator(_name)]

@@ -1,0 +1,122 @@
+"""The JSON of ``/state`` and ``/check``. Times are epoch seconds, durations seconds."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from time import time
+from typing import Any
+
+from exporter.observation import Observation, ProcessFacts
+from exporter.scheduler import all_healthy
+from exporter.state import ProbeState, ServiceState, WorldState
+from soulfra_monitor import __version__
+
+Json = dict[str, Any]
+
+
+def state_of(world: WorldState, only: str | None = None) -> Json:
+    """Everything that is known, or what is known of one target."""
+    services = {name: service for name, service in world.services.items() if only in (None, name)}
+    edges = {ends: state for ends, state in world.edges.items() if only is None or only in ends}
+    return {
+        "at": time(),
+        "started_at": world.started_at,
+        "ready": world.ready,
+        "prober_blind": world.blind,
+        "version": __version__,
+        "services": {name: _service(service) for name, service in services.items()},
+        "integrations": [_edge(*ends, state) for ends, state in edges.items()],
+    }
+
+
+def check_of(world: WorldState, seen: Mapping[str, Mapping[str, Observation] | None]) -> Json:
+    """Tell what the checks of this moment saw; None stands for a target that nobody knows."""
+    return {
+        "at": time(),
+        "ready": world.ready,
+        "prober_blind": world.blind,
+        "results": {
+            target: {"known": False, "healthy": False}
+            if observations is None or target not in world.services
+            else _checked(world.services[target], observations)
+            for target, observations in seen.items()
+        },
+    }
+
+
+def _checked(service: ServiceState, seen: Mapping[str, Observation]) -> Json:
+    failed = next((observation for observation in seen.values() if not observation.healthy), None)
+    return {
+        "known": True,
+        "healthy": all_healthy(seen.values()),
+        "status": service.verdict,
+        "since": service.since,
+        "slow": service.slow,
+        "reason": failed.reason if failed else None,
+        "detail": failed.outcome.detail if failed else "" if seen else "nothing watches this service",
+        "response_time": service.response_time,
+        "process": _process(service.process),
+    }
+
+
+def _service(service: ServiceState) -> Json:
+    failing = service.failing
+    return {
+        "status": service.verdict,
+        "since": service.since,
+        "slow": service.slow,
+        "response_time": service.response_time,
+        "failing": failing
+        and {
+            "probe": failing.probe,
+            "reason": failing.observation.reason,
+            "detail": failing.observation.outcome.detail,
+            "since": failing.since,
+        },
+        "process": _process(service.process),
+        "probes": {name: _probe(state) for name, state in service.probes.items()},
+    }
+
+
+def _probe(state: ProbeState) -> Json:
+    return {
+        "healthy": state.last.healthy if state.last else None,
+        "interval": state.settings.interval,
+        "last": _observation(state.last),
+        "last_success": _observation(state.last_success),
+        "last_failure": _observation(state.last_failure),
+        "recent": [_observation(observation) for observation in state.recent],
+        "failures": [_observation(observation) for observation in state.failed],
+    }
+
+
+def _edge(source: str, destination: str, state: ProbeState) -> Json:
+    last = state.last
+    return {
+        "source": source,
+        "destination": destination,
+        "healthy": last.healthy if last else None,
+        "reason": last.reason if last else None,
+        "detail": last.outcome.detail if last else "",
+        "response_time": last.seconds if last else None,
+        "at": last.at if last else None,
+    }
+
+
+def _observation(observation: Observation | None) -> Json | None:
+    if observation is None:
+        return None
+    return {
+        "at": observation.at,
+        "healthy": observation.healthy,
+        "seconds": observation.seconds,
+        "reason": observation.reason,
+        "detail": observation.outcome.detail,
+    }
+
+
+def _process(facts: ProcessFacts | None) -> Json | None:
+    if facts is None:
+        return None
+    values = asdict(facts)
+    del values["group_size"]
+    return values

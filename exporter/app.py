@@ -1,0 +1,218 @@
+"""The exporter as one thing: configuration, scheduler, fast path and the HTTP interface."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from time import monotonic, time
+
+from aiohttp import web
+
+from exporter import answers
+from exporter.blackbox import Probed, blackbox_families
+from exporter.config import WatchConfig, load_config
+from exporter.counters import Counters
+from exporter.document import ConfigError
+from exporter.metrics import OPENMETRICS, TEXT, accepts_openmetrics, families, render
+from exporter.observation import Observation
+from exporter.page import landing_page
+from exporter.publisher import Publisher
+from exporter.scheduler import Scheduler
+from exporter.state import WorldState
+
+CHECK_LIMIT = 50
+SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for the answer's way
+PROBE_LIMIT = 30.0
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Exporter:
+    """Observes what its configuration says; the configuration can change while it runs."""
+
+    def __init__(self, file: Path, config: WatchConfig, listen: str) -> None:
+        self._file = file
+        self._config = config
+        self.world = WorldState(started_at=time())
+        self.counters = Counters(reload_success_at=time())
+        self.publisher = Publisher(self.counters, link=f"http://{listen}")
+        self.scheduler = Scheduler(
+            world=self.world,
+            counters=self.counters,
+            on_transition=self.publisher.on_transition,
+            on_record=self.publisher.on_record,
+        )
+        self.publisher.scheduler = self.scheduler
+        self._reloading = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Begin to watch."""
+        self.scheduler.start()
+        await self._apply(self._config)
+
+    async def stop(self) -> None:
+        """Stop watching; nothing is said about the services any more."""
+        await self.publisher.stop()
+        await self.scheduler.stop()
+
+    async def reload(self) -> None:
+        """Read the configuration again. Raises ConfigError and changes nothing when it has mistakes."""
+        async with self._reloading:
+            try:
+                config = await asyncio.to_thread(load_config, self._file, WatchConfig)
+            except ConfigError:
+                self.counters.reload_successful = False
+                raise
+            await self._apply(config)
+            self.counters.reload_successful = True
+            self.counters.reload_success_at = time()
+
+    async def reload_by_signal(self) -> None:
+        """Reload, with the mistakes in the log."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            log.error("the configuration stays as it was:\n%s", error)  # noqa: TRY400 - mistakes, no traceback
+        else:
+            log.info("the configuration was read again")
+
+    async def _apply(self, config: WatchConfig) -> None:
+        await self.publisher.apply(config)
+        self.scheduler.apply(config)
+        self._config = config
+
+    async def check(self, targets: list[str]) -> Mapping[str, Mapping[str, Observation] | None]:
+        """Run the probes of *targets* now; None for those that nobody knows."""
+
+        async def one(target: str) -> Mapping[str, Observation] | None:
+            return await self.scheduler.check(target) if target in self.world.services else None
+
+        unique = list(dict.fromkeys(targets))
+        return dict(zip(unique, await asyncio.gather(*map(one, unique)), strict=True))
+
+
+EXPORTER = web.AppKey("EXPORTER", Exporter)
+
+
+def make_app(exporter: Exporter) -> web.Application:
+    """Return the HTTP interface of *exporter*."""
+    app = web.Application(middlewares=[_count_faults])
+    app[EXPORTER] = exporter
+    app.add_routes(
+        [
+            web.get("/", _index),
+            web.get("/metrics", _metrics),
+            web.get("/state", _state),
+            web.get("/check", _check),
+            web.get("/probe", _probe),
+            web.get("/-/healthy", _healthy),
+            web.get("/-/ready", _ready),
+            web.post("/-/reload", _reload),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _count_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception:
+        # The edge: one request fails, the watch goes on.
+        request.app[EXPORTER].counters.internal_errors["request"] += 1
+        log.exception("%s %s failed", request.method, request.path)
+        return web.json_response({"error": "internal error"}, status=500)
+
+
+async def _index(request: web.Request) -> web.Response:
+    return web.Response(text=landing_page(request.app[EXPORTER].world), content_type="text/html")
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    exporter = request.app[EXPORTER]
+    openmetrics = accepts_openmetrics(request.headers.get("Accept", ""))
+    text = render(families(exporter.world, exporter.counters), openmetrics=openmetrics)
+    return web.Response(body=text.encode(), headers={"Content-Type": OPENMETRICS if openmetrics else TEXT})
+
+
+async def _state(request: web.Request) -> web.Response:
+    world = request.app[EXPORTER].world
+    target = request.query.get("target")
+    if target is not None and target not in world.services:
+        return web.json_response({"error": "there is no such target"}, status=404)
+    return web.json_response(answers.state_of(world, target))
+
+
+async def _check(request: web.Request) -> web.Response:
+    exporter = request.app[EXPORTER]
+    targets = request.query.getall("target", [])
+    if not 0 < len(targets) <= CHECK_LIMIT:
+        return web.json_response({"error": f"name 1 to {CHECK_LIMIT} targets"}, status=400)
+    checks = exporter.check(targets)
+    if request.query.get("peers") == "true":
+        seen, _ = await asyncio.gather(checks, exporter.scheduler.peers_answer(targets[0]))
+    else:
+        seen = await checks
+    return web.json_response(answers.check_of(exporter.world, seen))
+
+
+async def _probe(request: web.Request) -> web.Response:
+    exporter = request.app[EXPORTER]
+    target = request.query.get("target", "")
+    if target not in exporter.world.services:
+        return web.Response(text="there is no such target\n", status=400)
+    limit = _limit(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+    if limit is None:
+        return web.Response(text="X-Prometheus-Scrape-Timeout-Seconds is not a number\n", status=400)
+    probed = await _probe_once(exporter, target, limit)
+    openmetrics = accepts_openmetrics(request.headers.get("Accept", ""))
+    text = render(blackbox_families(probed), openmetrics=openmetrics)
+    return web.Response(body=text.encode(), headers={"Content-Type": OPENMETRICS if openmetrics else TEXT})
+
+
+async def _probe_once(exporter: Exporter, target: str, limit: float) -> Probed:
+    started = monotonic()
+    names = tuple(exporter.world.services[target].probes)
+    try:
+        async with asyncio.timeout(limit):
+            seen = await exporter.scheduler.check(target)
+    except TimeoutError:
+        # The probes go on by themselves; their scraper cannot wait for them.
+        seen = {}
+    missing = tuple(name for name in names if name not in seen)
+    return Probed(observations=seen, missing=missing, seconds=monotonic() - started, limit=limit)
+
+
+def _limit(header: str) -> float | None:
+    """Return the seconds a scrape leaves us; None when the header is not a number."""
+    if not header:
+        return PROBE_LIMIT
+    try:
+        seconds = float(header)
+    except ValueError:
+        return None
+    offset = SCRAPE_OFFSET if seconds > 2 * SCRAPE_OFFSET else 0.0
+    return min(seconds - offset, PROBE_LIMIT) if seconds > 0 else None
+
+
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response(text="healthy\n")
+
+
+async def _ready(request: web.Request) -> web.Response:
+    ready = request.app[EXPORTER].world.ready
+    return web.Response(
+        text="ready\n" if ready else "not every probe has run yet\n", status=200 if ready else 503
+    )
+
+
+async def _reload(request: web.Request) -> web.Response:
+    try:
+        await request.app[EXPORTER].reload()
+    except ConfigError as error:
+        return web.json_response({"mistakes": [str(mistake) for mistake in error.mistakes]}, status=400)
+    return web.json_response({"reloaded": True})

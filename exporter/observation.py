@@ -1,0 +1,119 @@
+"""What a probe saw: the values that probes hand to the state machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+DETAIL_LIMIT = 200
+
+
+class Reason(StrEnum):
+    """Why a probe failed. Closed: it is a label of metrics."""
+
+    DNS = "dns"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECT_FAILED = "connect_failed"  # no route, no such socket file, and the like
+    TLS_HANDSHAKE = "tls_handshake"
+    TLS_VERIFY = "tls_verify"
+    TLS_EXPIRED = "tls_expired"
+    TIMEOUT = "timeout"  # connected, but no whole answer in time
+    RESET = "reset"  # the peer dropped the connection
+    PROTOCOL = "protocol"  # the answer is not what the protocol allows
+    STATUS = "status"
+    HEADER = "header"
+    BODY = "body"
+    JSON = "json"
+    TOO_LARGE = "too_large"
+    AUTH = "auth"
+    LOADING = "loading"
+    ROLE = "role"
+    GONE = "gone"
+    STOPPED = "stopped"
+    PID_FILE = "pid_file"
+    INTERNAL = "internal"  # the exporter's own fault
+
+
+_CONNECT = (Reason.DNS, Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.CONNECT_FAILED)
+_TLS = (Reason.TLS_HANDSHAKE, Reason.TLS_VERIFY, Reason.TLS_EXPIRED)
+_TALK = (Reason.TIMEOUT, Reason.RESET, Reason.INTERNAL)
+
+REASONS: Mapping[str, tuple[Reason, ...]] = {
+    "http": (
+        *_CONNECT,
+        *_TLS,
+        *_TALK,
+        Reason.PROTOCOL,
+        Reason.STATUS,
+        Reason.HEADER,
+        Reason.BODY,
+        Reason.JSON,
+        Reason.TOO_LARGE,
+    ),
+    "tcp": (*_CONNECT, *_TLS, *_TALK),
+    "redis": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.AUTH, Reason.LOADING, Reason.ROLE),
+    "process": (Reason.GONE, Reason.STOPPED, Reason.PID_FILE, Reason.TIMEOUT, Reason.INTERNAL),
+}
+"""The reasons each kind of probe can give, so that their counters start at 0."""
+
+
+class ProcessStatus(StrEnum):
+    """What became of a watched process."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    ZOMBIE = "zombie"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFacts:
+    """Resources of the watched process; None where the kernel does not let us look."""
+
+    pid: int
+    start_time: float
+    status: ProcessStatus
+    cpu_seconds: float | None = None
+    resident_bytes: int | None = None
+    open_fds: int | None = None
+    max_fds: int | None = None
+    threads: int | None = None
+    group_size: int = 1  # processes that share the port or match the pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a probe function returns; the scheduler adds when and how long."""
+
+    reason: Reason | None = None  # None is success
+    detail: str = ""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    tls_not_after: float | None = None
+    http_status: int | None = None
+    process: ProcessFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One run of one probe."""
+
+    started: float  # monotonic; orders observations and measures how long a failure lasts
+    at: float  # epoch seconds at its end
+    seconds: float
+    outcome: Outcome
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the probe succeeded."""
+        return self.outcome.reason is None
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed, or None."""
+        return self.outcome.reason
+
+
+def shorten(text: str, limit: int = DETAIL_LIMIT) -> str:
+    """Put *text* on one line of at most *limit* characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

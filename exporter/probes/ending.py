@@ -1,0 +1,63 @@
+"""Learns of the end of a process from the kernel, at once."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import psutil
+
+from exporter.observation import ProcessFacts
+
+_SAME_START = 0.05
+
+
+class ProcessEnd:
+    """Calls *on_end* once when the process of *facts* has ended, unless closed before.
+
+    Raises OSError when the kernel gives no handle for a process that is there.
+    """
+
+    def __init__(self, facts: ProcessFacts, on_end: Callable[[], None]) -> None:
+        self.facts = facts
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._handle: int | None = None
+        try:
+            self._handle = os.pidfd_open(facts.pid)
+        except ProcessLookupError:
+            self._loop.call_soon(self._ended)
+            return
+        self._loop.add_reader(self._handle, self._ended)
+        # The number may have gone to another process between the look and the handle.
+        if not self._is_same():
+            self._loop.call_soon(self._ended)
+
+    def is_of(self, facts: ProcessFacts) -> bool:
+        """Whether the process of *facts* is the one that is watched."""
+        return (facts.pid, facts.start_time) == (self.facts.pid, self.facts.start_time)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._on_end = _nothing
+        self._release()
+
+    def _is_same(self) -> bool:
+        try:
+            return abs(psutil.Process(self.facts.pid).create_time() - self.facts.start_time) < _SAME_START
+        except psutil.NoSuchProcess:
+            return False
+
+    def _ended(self) -> None:
+        self._release()
+        on_end, self._on_end = self._on_end, _nothing
+        on_end()
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            self._loop.remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = None
+
+
+def _nothing() -> None:
+    """Stand in for the callback once it has been called or is no longer wanted."""

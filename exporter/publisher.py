@@ -1,0 +1,147 @@
+"""Decides which changes go out by the fast path, and when."""
+
+import asyncio
+import logging
+from time import time
+from urllib.parse import quote
+
+from exporter.config import WatchConfig
+from exporter.counters import Counters
+from exporter.fastpath import Alert, FastPath
+from exporter.observation import shorten
+from exporter.scheduler import Scheduler
+from exporter.state import GUARD_FROM, ServiceState, Transition, Verdict
+
+log = logging.getLogger(__name__)
+
+
+def alertmanagers_of(config: WatchConfig) -> tuple[str, ...]:
+    """Return where alerts go: as the exporter's section says, else to the stack's own Alertmanager."""
+    if not config.exporter.fast_path:
+        return ()
+    if config.exporter.alertmanagers:
+        return config.exporter.alertmanagers
+    # The section is the remediator's; the exporter knows of it only where it listens.
+    section = config.alertmanager
+    listen = section.get("listen") if isinstance(section, dict) else None
+    return (f"http://{listen}",) if isinstance(listen, str) else ()
+
+
+class Publisher:
+    """Raises and resolves fast-path alerts; holds them back while the exporter seems blind."""
+
+    def __init__(self, counters: Counters, link: str) -> None:
+        self.scheduler: Scheduler | None = None
+        self._counters = counters
+        self._link = link
+        self._path = FastPath((), refresh=1, counters=counters)
+        self._shape: tuple[tuple[str, ...], float] = ((), 1)
+        self._published: set[str] = set()
+        self._withheld: set[str] = set()
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    async def apply(self, config: WatchConfig) -> None:
+        """Send to the Alertmanagers of *config* from now on, standing alerts too."""
+        for target in self._published - set(config.services):
+            self._resolve(target)
+        self._withheld &= set(config.services)
+        shape = (alertmanagers_of(config), config.exporter.refresh)
+        if shape == self._shape:
+            return
+        old = self._path
+        self._path = FastPath(shape[0], refresh=shape[1], counters=self._counters)
+        self._shape = shape
+        self._path.start()
+        for target in sorted(self._published):
+            self._raise(target)
+        await old.stop()
+
+    async def stop(self) -> None:
+        """Stop sending."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._path.stop()
+
+    def on_transition(self, transition: Transition) -> None:
+        """Take in a change of verdict."""
+        target = transition.target
+        log.info("%s is %s (was %s)%s", target, transition.after, transition.before, self._why(target))
+        if transition.after is Verdict.DOWN:
+            task = asyncio.create_task(self._publish(target))
+            self._asking[target] = task
+            task.add_done_callback(lambda done: self._asked(target, done))
+        else:
+            self._resolve(target)
+
+    def on_record(self) -> None:
+        """Let out what was held back, once the exporter sees again."""
+        if self._withheld and not self._scheduler.world.blind:
+            for target in sorted(self._withheld):
+                self._raise(target)
+            self._withheld.clear()
+
+    @property
+    def _scheduler(self) -> Scheduler:
+        if self.scheduler is None:
+            raise RuntimeError("the publisher is used before the scheduler is known")
+        return self.scheduler
+
+    async def _publish(self, target: str) -> None:
+        """Raise the alert of *target*, unless the peers show that it is the exporter that is blind."""
+        world = self._scheduler.world
+        guarded = sum(bool(service.probes) for service in world.services.values()) >= GUARD_FROM
+        if guarded and not await self._scheduler.peers_answer(target) and world.blind:
+            log.warning("most targets fail at once: the alert of %s is held back", target)
+            self._withheld.add(target)
+            return
+        self._raise(target)
+
+    def _asked(self, target: str, task: "asyncio.Task[None]") -> None:
+        if self._asking.get(target) is task:
+            del self._asking[target]
+        if not task.cancelled() and task.exception() is not None:
+            self._counters.internal_errors["fast_path"] += 1
+            log.error("the alert of %s was not published", target, exc_info=task.exception())
+
+    def _raise(self, target: str) -> None:
+        """Raise the alert, if the service is (still) down."""
+        state = self._scheduler.world.services.get(target)
+        if state is None or state.verdict is not Verdict.DOWN:
+            return
+        self._published.add(target)
+        self._path.down(
+            Alert(
+                target=target,
+                description=describe(state),
+                starts_at=state.since,
+                link=f"{self._link}/state?target={quote(target)}",
+            )
+        )
+
+    def _resolve(self, target: str) -> None:
+        self._withheld.discard(target)
+        if target in self._published:
+            self._published.discard(target)
+            self._path.up(target)
+
+    def _why(self, target: str) -> str:
+        failing = self._scheduler.world.services[target].failing
+        if failing is None:
+            return ""
+        return f": {failing.probe}: {failing.observation.reason}: {failing.observation.outcome.detail}"
+
+
+def describe(state: ServiceState) -> str:
+    """Say in a sentence what makes the service down."""
+    failing = state.failing
+    if failing is None:
+        return f"{state.target} is down."
+    seen = failing.observation
+    for_seconds = max(0.0, time() - failing.since)
+    return shorten(
+        f"{state.target} is down: its probe {failing.probe} fails for {for_seconds:.1f} s"
+        f" ({seen.reason}: {seen.outcome.detail})."
+    )

@@ -1,0 +1,357 @@
+"""Runs the probes in their rhythm and feeds what they see into the state.
+
+Every probe has its own phase of the interval, from a hash of its name, so that a thousand probes
+do not start in the same moment and a restart of the exporter does not shift them. Between runs a
+probe costs one timer and no task.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any
+from zlib import crc32
+
+from exporter.config import ExporterSection, Integration, Probe, Service, WatchConfig
+from exporter.counters import Counters
+from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.probes import ProbeFunction, probe_function
+from exporter.probes.context import Context, ProcessMemory, Tools
+from exporter.probes.ending import ProcessEnd
+from exporter.state import ProbeState, ServiceState, Settings, Transition, WorldState
+
+JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
+LAG_EVERY = 0.5
+LAG_KEPT = 20
+PEERS = 20
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str, str]  # "service", target, probe or "edge", source, destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be run: a probe with its rhythm. Equal plans keep their state over a reload."""
+
+    config: Probe
+    settings: Settings
+    stopped_fails: bool
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entry:
+    """One probe in the schedule."""
+
+    key: Key
+    plan: Plan
+    run: ProbeFunction
+    state: ProbeState
+    phase: float
+    memory: ProcessMemory = field(default_factory=ProcessMemory)
+    timer: asyncio.TimerHandle | None = None
+    due: float = 0.0
+    runs: "dict[asyncio.Task[Observation], float]" = field(default_factory=dict)
+    ending: ProcessEnd | None = None
+    closed: bool = False
+
+
+def settings_of(probe: Probe, section: ExporterSection) -> Settings:
+    """Return the rhythm of *probe*, what it leaves out taken from the exporter's section."""
+    return Settings(
+        interval=probe.interval or section.interval,
+        interval_on_failure=probe.interval_on_failure or section.interval_on_failure,
+        timeout=probe.timeout or section.timeout,
+        confirm=probe.confirm or section.confirm,
+    )
+
+
+def plans_of(config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
+    """Return everything that is to be run under *config*."""
+    section = config.exporter
+    for target, service in config.services.items():
+        for name, probe in service.all_probes():
+            # Beside network probes a stopped process is told by their timeouts.
+            plan = Plan(config=probe, settings=settings_of(probe, section), stopped_fails=not service.probes)
+            yield ("service", target, name), plan
+    for edge in config.integrations:
+        yield (
+            _edge_key(edge),
+            Plan(config=edge.probe, settings=settings_of(edge.probe, section), stopped_fails=False),
+        )
+
+
+def _edge_key(edge: Integration) -> Key:
+    return "edge", edge.from_, edge.to
+
+
+class Scheduler:
+    """Keeps all probes running; ``on_transition`` and ``on_record`` are told what came of it."""
+
+    def __init__(
+        self,
+        *,
+        world: WorldState,
+        counters: Counters,
+        on_transition: Callable[[Transition], None],
+        on_record: Callable[[], None],
+    ) -> None:
+        self.world = world
+        self._counters = counters
+        self._on_transition = on_transition
+        self._on_record = on_record
+        self._entries: dict[Key, Entry] = {}
+        self._tools = Tools()
+        self._concurrency = ExporterSection().concurrency
+        self._lags: deque[float] = deque(maxlen=LAG_KEPT)
+        self._lag_timer: asyncio.TimerHandle | None = None
+        self._peer_checks: dict[asyncio.Task[bool], float] = {}
+
+    def start(self) -> None:
+        """Begin to measure the loop's delay; probes start with ``apply``."""
+        self._measure_lag(monotonic())
+
+    async def stop(self) -> None:
+        """Stop all probes and wait until they have let go of their connections."""
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
+        tasks: list[asyncio.Task[Any]] = [task for entry in self._entries.values() for task in entry.runs]
+        for entry in self._entries.values():
+            self._close(entry)
+        tasks += self._peer_checks
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._tools.close()
+
+    def apply(self, config: WatchConfig) -> None:
+        """Watch what *config* says. What did not change keeps its state; the rest runs at once."""
+        self._concurrency = config.exporter.concurrency
+        self._tools.forget_tls()
+        plans = dict(plans_of(config))
+        for key, entry in list(self._entries.items()):
+            if plans.get(key) != entry.plan:
+                self._close(entry)
+                del self._entries[key]
+        fresh = [self._add(key, plan) for key, plan in plans.items() if key not in self._entries]
+        transitions = self._lay_out(config)
+        for entry in fresh:
+            self._begin(entry)
+        for transition in transitions:
+            self._on_transition(transition)
+
+    async def check(self, target: str) -> Mapping[str, Observation]:
+        """Run all probes of *target* now and return what each saw."""
+        entries = self._of(target)
+        seen = await asyncio.gather(*(self._run_now(entry) for entry in entries))
+        return {entry.key[2]: observation for entry, observation in zip(entries, seen, strict=True)}
+
+    async def peers_answer(self, target: str) -> bool:
+        """Ask a sample of other services now; True as soon as at least half of them are healthy.
+
+        One sample serves all who ask in the same moment: when everything fails at once, that
+        must not make every failure probe everything.
+        """
+        now = monotonic()
+        for task, started in self._peer_checks.items():
+            if now - started < JOIN_WITHIN:
+                return await asyncio.shield(task)
+        task = asyncio.create_task(self._sample(target))
+        self._peer_checks[task] = now
+        task.add_done_callback(self._peer_checks.pop)
+        return await asyncio.shield(task)
+
+    async def _sample(self, target: str) -> bool:
+        others = [name for name, service in self.world.services.items() if name != target and service.probes]
+        peers = sorted(others, key=lambda name: crc32(f"{target} {name}".encode()))[:PEERS]
+        healthy = 0
+        checks = [asyncio.create_task(self.check(name)) for name in peers]
+        try:
+            for check in asyncio.as_completed(checks):
+                healthy += all(observation.healthy for observation in (await check).values())
+                if 2 * healthy >= len(peers):
+                    return True
+        finally:
+            for task in checks:
+                task.cancel()
+        return False
+
+    def _of(self, target: str) -> list[Entry]:
+        return [self._entries["service", target, name] for name in self.world.services[target].probes]
+
+    def _add(self, key: Key, plan: Plan) -> Entry:
+        entry = Entry(
+            key=key,
+            plan=plan,
+            run=probe_function(plan.config.kind),
+            state=ProbeState(kind=plan.config.kind, settings=plan.settings),
+            phase=crc32(" ".join(key).encode()) / 2**32 * plan.settings.interval,
+        )
+        self._entries[key] = entry
+        return entry
+
+    def _lay_out(self, config: WatchConfig) -> list[Transition]:
+        """Make the world's services and edges those of the configuration, in its order."""
+        now = time()
+        old = self.world.services
+        self.world.services = {
+            name: self._service(name, service, old.get(name), now)
+            for name, service in config.services.items()
+        }
+        self.world.edges = {
+            (edge.from_, edge.to): self._entries[_edge_key(edge)].state for edge in config.integrations
+        }
+        self.world.blind_ratio = config.exporter.blind.ratio
+        self.world.blind_at_least = config.exporter.blind.at_least
+        changes = [service.rejudge(now) for service in self.world.services.values()]
+        return [change for change in changes if change is not None]
+
+    def _service(self, name: str, service: Service, known: ServiceState | None, now: float) -> ServiceState:
+        state = ServiceState(
+            target=name,
+            host=service.host,
+            timeout_threshold=service.timeout_threshold,
+            error_threshold=service.error_threshold,
+            since=now,
+            probes={probe: self._entries["service", name, probe].state for probe, _ in service.all_probes()},
+        )
+        if known is not None:
+            state.verdict, state.since = known.verdict, known.since
+            state.process = known.process if service.process is not None else None
+        return state
+
+    def _begin(self, entry: Entry) -> None:
+        """Run *entry* for the first time: at once, so that the state is known soon after the start."""
+        entry.due = monotonic()
+        entry.timer = asyncio.get_running_loop().call_later(0, self._fire, entry)
+
+    def _fire(self, entry: Entry) -> None:
+        """Run *entry* because its time has come."""
+        entry.timer = None
+        self._counters.schedule_lag.observe(max(0.0, monotonic() - entry.due))
+        if entry.runs:
+            self._counters.skipped["in_flight"] += 1
+            self._plan_next(entry)
+        elif self._counters.in_progress >= self._concurrency:
+            self._counters.skipped["concurrency"] += 1
+            self._set_timer(entry, entry.plan.settings.interval_on_failure)
+        else:
+            self._start(entry)
+
+    def _start(self, entry: Entry) -> "asyncio.Task[Observation]":
+        self._counters.in_progress += 1
+        task = asyncio.create_task(self._run(entry))
+        entry.runs[task] = monotonic()
+        task.add_done_callback(lambda done: self._finish(entry, done))
+        return task
+
+    async def _run_now(self, entry: Entry) -> Observation:
+        """Run *entry* now, or join a run that has just begun."""
+        now = monotonic()
+        for task, started in entry.runs.items():
+            if now - started < JOIN_WITHIN:
+                return await asyncio.shield(task)
+        return await asyncio.shield(self._start(entry))
+
+    async def _run(self, entry: Entry) -> Observation:
+        plan = entry.plan
+        context = Context(
+            timeout=plan.settings.timeout,
+            tools=self._tools,
+            memory=entry.memory,
+            stopped_fails=plan.stopped_fails,
+        )
+        started = monotonic()
+        try:
+            outcome = await entry.run(plan.config, context)
+        except Exception as error:
+            # The edge: a fault of ours in one probe must not end the watch over the others.
+            self._counters.internal_errors["probe"] += 1
+            log.exception("probe %s of %s failed by itself", entry.key[2], entry.key[1])
+            outcome = Outcome(
+                reason=Reason.INTERNAL, detail=f"the probe failed by itself: {type(error).__name__}"
+            )
+        return Observation(started=started, at=time(), seconds=monotonic() - started, outcome=outcome)
+
+    def _finish(self, entry: Entry, task: "asyncio.Task[Observation]") -> None:
+        self._counters.in_progress -= 1
+        entry.runs.pop(task, None)
+        if task.cancelled() or entry.closed:
+            return
+        self._plan_after(entry, task.result())
+
+    def _plan_after(self, entry: Entry, observation: Observation) -> None:
+        transition = None
+        last = entry.state.last
+        kind, target, name = entry.key
+        if last is not None and observation.started < last.started:
+            self._counters.skipped["overtaken"] += 1
+        elif kind == "service":
+            transition = self.world.services[target].record(name, observation)
+        else:
+            entry.state.record(observation)
+        self._plan_next(entry)
+        if observation.outcome.process is not None:
+            self._watch_end(entry, observation.outcome.process)
+        if transition is not None:
+            self._on_transition(transition)
+        self._on_record()
+
+    def _plan_next(self, entry: Entry) -> None:
+        now = monotonic()
+        delay = entry.state.delay(now)
+        if delay is None:
+            interval = entry.plan.settings.interval
+            delay = interval - (now - entry.phase) % interval
+        self._set_timer(entry, delay)
+
+    def _set_timer(self, entry: Entry, delay: float) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.due = monotonic() + delay
+        entry.timer = asyncio.get_running_loop().call_later(delay, self._fire, entry)
+
+    def _watch_end(self, entry: Entry, facts: ProcessFacts) -> None:
+        """Let the kernel tell when the process ends; a zombie has ended already."""
+        if entry.ending is not None:
+            if entry.ending.is_of(facts):
+                return
+            entry.ending.close()
+            entry.ending = None
+        if facts.status is ProcessStatus.ZOMBIE:
+            return
+        try:
+            entry.ending = ProcessEnd(facts, lambda: self._ended(entry))
+        except OSError as error:
+            # The interval still finds it; only the immediate notice is lost.
+            self._counters.internal_errors["scheduler"] += 1
+            log.warning("no immediate notice of the end of %s: %s", entry.key[1], error.strerror)
+
+    def _ended(self, entry: Entry) -> None:
+        entry.ending = None
+        if not entry.closed:
+            self._start(entry)
+
+    def _close(self, entry: Entry) -> None:
+        entry.closed = True
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.ending is not None:
+            entry.ending.close()
+            entry.ending = None
+
+    def _measure_lag(self, due: float) -> None:
+        now = monotonic()
+        self._lags.append(max(0.0, now - due))
+        self._counters.event_loop_lag = max(self._lags)
+        loop = asyncio.get_running_loop()
+        self._lag_timer = loop.call_later(LAG_EVERY, self._measure_lag, now + LAG_EVERY)
+
+
+def all_healthy(observations: Iterable[Observation]) -> bool:
+    """Whether there is at least one observation and none failed: no evidence is not health."""
+    seen = list(observations)
+    return bool(seen) and all(observation.healthy for observation in seen)

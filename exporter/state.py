@@ -1,0 +1,230 @@
+"""The state machine: observations go in; verdicts, transitions and counters come out.
+
+No I/O and no clock: the times in the observations are all it knows.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from exporter.counters import Histogram
+from exporter.observation import Observation, ProcessFacts, ProcessStatus, Reason
+
+KEPT = 10
+FAST_RECHECKS_FOR = 60.0  # seconds of failing after which a probe goes back to its usual interval
+GUARD_FROM = 3  # with fewer services nothing can be said about most of them
+
+
+class Verdict(StrEnum):
+    """What is said about a service."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The rhythm of one probe, defaults filled in."""
+
+    interval: float
+    interval_on_failure: float
+    timeout: float
+    confirm: int
+
+
+@dataclass(slots=True, kw_only=True)
+class ProbeState:
+    """What is known from one probe of a service, or from one integration edge."""
+
+    kind: str
+    settings: Settings
+    down: bool | None = None  # None until a first success or a confirmed failure
+    streak: int = 0  # failures in a row
+    streak_began: Observation | None = None
+    last: Observation | None = None
+    last_success: Observation | None = None
+    last_failure: Observation | None = None
+    recent: deque[Observation] = field(default_factory=lambda: deque(maxlen=KEPT))
+    failed: deque[Observation] = field(default_factory=lambda: deque(maxlen=KEPT))
+    attempts: int = 0
+    failures: Counter[Reason] = field(default_factory=Counter)
+    unconfirmed: Counter[Reason] = field(default_factory=Counter)
+    durations: Histogram = field(default_factory=Histogram)
+    tls_not_after: float | None = None
+    _streak_reasons: Counter[Reason] = field(default_factory=Counter)
+
+    def record(self, observation: Observation) -> bool:
+        """Take in *observation*. False, and nothing changes, when a later-begun one was already taken in.
+
+        A slow failure that began before a repair must not speak against the success after it.
+        """
+        if self.last is not None and observation.started < self.last.started:
+            return False
+        self.attempts += 1
+        self.durations.observe(observation.seconds)
+        self.last = observation
+        self.recent.append(observation)
+        if observation.outcome.tls_not_after is not None:
+            self.tls_not_after = observation.outcome.tls_not_after
+        if observation.reason is None:
+            self._succeed(observation)
+        else:
+            self._fail(observation, observation.reason)
+        return True
+
+    def _succeed(self, observation: Observation) -> None:
+        if not self.down:
+            self.unconfirmed += self._streak_reasons
+        self.down = False
+        self.streak = 0
+        self.streak_began = None
+        self._streak_reasons = Counter()
+        self.last_success = observation
+
+    def _fail(self, observation: Observation, reason: Reason) -> None:
+        self.failures[reason] += 1
+        self._streak_reasons[reason] += 1
+        self.streak += 1
+        self.streak_began = self.streak_began or observation
+        self.last_failure = observation
+        self.failed.append(observation)
+        # That a process is gone is the kernel's word; a second look adds nothing but delay.
+        if reason is Reason.GONE or self.streak >= self.settings.confirm:
+            self.down = True
+
+    def delay(self, now: float) -> float | None:
+        """Seconds until a failing probe is to run again; None when it is on its usual schedule."""
+        if self.streak_began is None or now - self.streak_began.started > FAST_RECHECKS_FOR:
+            return None
+        return min(self.settings.interval_on_failure, self.settings.interval)
+
+    @property
+    def failing_now(self) -> bool:
+        """Whether the last observation failed, confirmed or not."""
+        return self.streak > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A change of a service's verdict."""
+
+    target: str
+    before: Verdict
+    after: Verdict
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """The probe that makes a service down."""
+
+    probe: str
+    observation: Observation
+    since: float
+
+
+@dataclass(slots=True, kw_only=True)
+class ServiceState:
+    """What is known about one service."""
+
+    target: str
+    timeout_threshold: float
+    error_threshold: int
+    since: float
+    host: str | None = None
+    verdict: Verdict = Verdict.UNKNOWN
+    probes: dict[str, ProbeState] = field(default_factory=dict)
+    process: ProcessFacts | None = None
+
+    def record(self, probe: str, observation: Observation) -> Transition | None:
+        """Take in what *probe* saw; tell when that changes the verdict."""
+        state = self.probes[probe]
+        if not state.record(observation):
+            return None
+        if state.kind == "process":
+            self.process = self._process_after(observation)
+        return self.rejudge(observation.at)
+
+    def rejudge(self, at: float) -> Transition | None:
+        """Decide the verdict anew, after an observation or after probes came or went."""
+        before, after = self.verdict, self._judge()
+        if after is before:
+            return None
+        self.verdict, self.since = after, at
+        return Transition(target=self.target, before=before, after=after, at=at)
+
+    def _process_after(self, observation: Observation) -> ProcessFacts | None:
+        facts = observation.outcome.process
+        if facts is not None or observation.reason is not Reason.GONE or self.process is None:
+            return facts
+        known = self.process
+        return ProcessFacts(pid=known.pid, start_time=known.start_time, status=ProcessStatus.GONE)
+
+    def _judge(self) -> Verdict:
+        verdicts = [probe.down for probe in self.probes.values()]
+        if any(verdicts):
+            return Verdict.DOWN
+        return Verdict.UNKNOWN if not verdicts or None in verdicts else Verdict.UP
+
+    @property
+    def failing(self) -> Failing | None:
+        """The probe that has been down longest, with its last failure."""
+        found = [
+            Failing(probe=name, observation=state.last_failure, since=state.streak_began.at)
+            for name, state in self.probes.items()
+            if state.down and state.last_failure and state.streak_began
+        ]
+        return min(found, key=lambda failing: failing.since, default=None)
+
+    @property
+    def response_time(self) -> float | None:
+        """Seconds the newest network probe took."""
+        runs = [state.last for state in self.probes.values() if state.last and state.kind != "process"]
+        return max(runs, key=lambda run: run.started).seconds if runs else None
+
+    @property
+    def slow(self) -> bool:
+        """Whether the last answer took longer than the service's threshold."""
+        return self.response_time is not None and self.response_time > self.timeout_threshold
+
+    @property
+    def failing_now(self) -> bool:
+        """Whether any last observation failed, confirmed or not."""
+        return any(probe.failing_now for probe in self.probes.values())
+
+    @property
+    def observed(self) -> bool:
+        """Whether every probe has run at least once."""
+        return all(probe.last is not None for probe in self.probes.values())
+
+
+def is_blind(services: Collection[ServiceState], *, ratio: float, at_least: int) -> bool:
+    """Whether so many targets fail at once that the prober itself is suspected."""
+    watched = [service for service in services if service.probes]
+    failing = sum(service.failing_now for service in watched)
+    return len(watched) >= GUARD_FROM and failing >= at_least and failing > ratio * len(watched)
+
+
+@dataclass(slots=True, kw_only=True)
+class WorldState:
+    """Everything the exporter knows; what is exposed is rendered from this alone."""
+
+    started_at: float
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    edges: dict[tuple[str, str], ProbeState] = field(default_factory=dict)
+    blind_ratio: float = 0.5
+    blind_at_least: int = 3
+
+    @property
+    def blind(self) -> bool:
+        """Whether the prober itself is suspected."""
+        return is_blind(self.services.values(), ratio=self.blind_ratio, at_least=self.blind_at_least)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every probe has run at least once."""
+        return all(service.observed for service in self.services.values()) and all(
+            edge.last is not None for edge in self.edges.values()
+        )
