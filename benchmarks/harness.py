@@ -22,6 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = ROOT / "examples" / "platform"
 _DEFAULT_PORTS = (9877, 3001, 9090, 9093, *range(4000, 4008))
 _FIRST_PORT, _LAST_PORT = 20000, 32000  # below what Linux hands out by itself
+_PARTS = {
+    "exporter": r"-m remediator\.cli exporter",
+    "remediator": r"-m remediator\.(cli remediator|arbiter)",
+    "alertmanager": r"^\S*alertmanager ",
+    "prometheus": r"^\S*prometheus ",
+}
+"""How the command line of each part looks."""
+
 _Found = TypeVar("_Found")
 
 
@@ -29,9 +37,10 @@ def wait_until(what: str, look: Callable[[], _Found | None], within: float, ever
     """Return the first answer of *look* that is neither None nor False; or raise TimeoutError."""
     deadline = time.monotonic() + within
     while True:
-        found = look()
-        if found is not None and found is not False:
-            return found
+        with suppress(requests.ConnectionError):  # whoever is asked may be starting again
+            found = look()
+            if found is not None and found is not False:
+                return found
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within:g} s")
         time.sleep(every)
@@ -91,23 +100,15 @@ class DemoStack:
         file = self.folder / "soulfra.yml"
         file.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         begun = time.monotonic()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "remediator.cli",
-                "up",
-                "--demo",
-                "--config",
-                file,
-                "--data",
-                self.folder / "data",
-            ],
-            stdout=(self.folder / "up.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
-            start_new_session=True,
-        )
+        command = [sys.executable, "-m", "remediator.cli", "up", "--demo", "--config", file]
+        with (self.folder / "up.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--data", self.folder / "data"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
         try:
             wait_until("ready", self._is_ready, within)
         except TimeoutError:
@@ -206,6 +207,12 @@ class DemoStack:
             return bool(requests.get(url, timeout=1).ok)
         return False
 
+    def signal_part(self, part: str, how: signal.Signals) -> None:
+        """Send a signal to every process of a part."""
+        for process in self.parts()[part]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
+
     def parts(self) -> dict[str, list[psutil.Process]]:
         """Return the processes of exporter, remediator, prometheus and alertmanager by name."""
         found: dict[str, list[psutil.Process]] = {}
@@ -214,10 +221,9 @@ class DemoStack:
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 line = " ".join(child.cmdline())
-                for part in ("exporter", "remediator", "alertmanager", "prometheus"):
-                    if f"remediator.cli {part}" in line or Path(line.split(" ")[0]).name.endswith(part):
-                        found.setdefault(part, []).append(child)
-                        break
+                part = next((part for part, pattern in _PARTS.items() if re.search(pattern, line)), None)
+                if part is not None:
+                    found.setdefault(part, []).append(child)
         return found
 
 
