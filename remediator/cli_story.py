@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from remediator.cli_tables import cell, clock, table, took
+from remediator.cli_tables import cell, clock, counted, table, took
 
-_TOLD_VALUE = 400  # characters of one piece of evidence
+_TOLD_VALUE = 300  # characters of one piece of evidence
+_TOLD_LINES = 5  # the last ones of a log
 
 
 def error_story(answer: dict[str, Any]) -> str:
@@ -25,7 +26,8 @@ def _head(error: dict[str, Any]) -> str:
     lines = [
         f"{error['id']}  {error['type']} of {error['service']}, {error['severity']}: {error['message']}",
         f"  first seen {clock(error.get('firstSeen'))}, last seen {clock(error.get('lastSeen'))}",
-        f"  {error.get('state')}, {error.get('attempts', 0)} attempts, {error.get('relapses', 0)} relapses",
+        f"  {error.get('state')}, {counted(error.get('attempts', 0), 'attempt')}, "
+        f"{counted(error.get('relapses', 0), 'relapse')}",
     ]
     if error.get("recovered"):
         by = f" by {error['recoveredBy']}" if error.get("recoveredBy") else ""
@@ -72,7 +74,7 @@ def run_story(run: dict[str, Any]) -> str:
         (
             clock(step.get("startedAt")),
             step.get("action"),
-            step.get("args"),
+            pairs(step.get("args")),
             step.get("state"),
             step.get("attempt"),
             step.get("result"),
@@ -97,7 +99,28 @@ def clock_ms(text: str) -> str:
 
 
 def _evidence(evidence: dict[str, Any]) -> list[str]:
-    return [f"evidence {name}: {cell(value)[:_TOLD_VALUE]}" for name, value in evidence.items()]
+    """Tell what was taken before each rung: the ends of logs line by line, the rest on one line each."""
+    lines = []
+    for when, taken in evidence.items():
+        lines.append(f"evidence of {when}:")
+        for name, part in (taken if isinstance(taken, dict) else {"value": taken}).items():
+            lines += [f"  {line}" for line in _piece(name, part)]
+    return lines
+
+
+def _piece(name: str, part: Any) -> list[str]:
+    if isinstance(part, dict) and isinstance(part.get("lines"), list):
+        return [f"{name}:", *(f"  {cell(line)[:_TOLD_VALUE]}" for line in part["lines"][-_TOLD_LINES:])]
+    if isinstance(part, dict) and "missing" in part:
+        return [f"{name}: {cell(part['missing'])}"]
+    return [f"{name}: {pairs(part)[:_TOLD_VALUE]}"]
+
+
+def pairs(value: Any) -> str:
+    """Write a mapping as ``key=value`` words, anything else as it is."""
+    if not isinstance(value, dict):
+        return cell(value)
+    return " ".join(f"{key}={cell(item)}" for key, item in value.items())
 
 
 def what_next(error: dict[str, Any]) -> str:

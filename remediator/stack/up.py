@@ -102,7 +102,7 @@ def _start(plan: StackPlan, supervisor: Supervisor, waiting: Waiting) -> None:
         _start_load(plan, plan.demo, supervisor)
     for part in plan.parts:
         state = f"not ready yet; see {plan.data / 'logs' / part.name}.log" if part in late else part.url
-        print_line("stack", f"{part.name:<13} {state}")
+        print_line("stack", f"{part.name}: {state}")
     seconds = time.time() - psutil.Process().create_time()
     print_line("stack", f"{'started' if late else 'ready'} in {seconds:.1f} s; Ctrl-C ends everything")
 
