@@ -23,11 +23,11 @@ def error_story(answer: dict[str, Any]) -> str:
 
 
 def _head(error: dict[str, Any]) -> str:
+    tries = f"{counted(error['attempts'], 'attempt')}, {counted(error['relapses'], 'relapse')}"
     lines = [
         f"{error['id']}  {error['type']} of {error['service']}, {error['severity']}: {error['message']}",
         f"  first seen {clock(error.get('firstSeen'))}, last seen {clock(error.get('lastSeen'))}",
-        f"  {error.get('state')}, {counted(error.get('attempts', 0), 'attempt')}, "
-        f"{counted(error.get('relapses', 0), 'relapse')}",
+        f"  {error.get('state')}, {tries}",
     ]
     if error.get("recovered"):
         by = f" by {error['recoveredBy']}" if error.get("recoveredBy") else ""

@@ -28,6 +28,13 @@ def cell(value: object) -> str:
     return "-" if value is None else " ".join(str(value).split())
 
 
+def counted(number: int, what: str) -> str:
+    """Write a number with its noun."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what.removesuffix('y')}ies" if what.endswith("y") else f"{number} {what}s"
+
+
 def clock(text: str | None) -> str | None:
     """Write a time of the API as local time; the date only when it is not today's."""
     if text is None:
@@ -57,10 +64,12 @@ def health_text(answer: dict[str, Any]) -> str:
         (name, item.get("status"), took(item.get("responseTime")), item.get("uptime"), item.get("reason"))
         for name, item in sorted(answer["services"].items())
     ]
-    counts = (
-        f"{answer.get('recentErrors')} errors in the last hour, {answer.get('autoRecoveries')} recoveries"
+    facts = (
+        f"{counted(answer['recentErrors'], 'error')} in the last hour",
+        f"{counted(answer['autoRecoveries'], 'recovery')} without a person in the last day",
+        f"uptime {cell(answer.get('uptime'))}",
     )
-    lines = [f"{answer['status']}: {counts} in the last day, uptime {cell(answer.get('uptime'))}"]
+    lines = [f"{answer['status']}: {', '.join(facts)}"]
     seen = answer.get("exporter") or {}
     if seen.get("reachable") is False:
         lines.append("The exporter cannot be asked, so nothing is known about the services.")
@@ -80,7 +89,7 @@ def errors_text(answer: dict[str, Any]) -> str:
     """Tell a page of errors and the summary."""
     summary = answer["summary"]
     parts = ", ".join(f"{summary[state]} {state}" for state in ("recovered", "pending", "failed"))
-    lines = [f"{summary['total']} errors: {parts}"]
+    lines = [f"{counted(summary['total'], 'error')}: {parts}"]
     rows = [
         (
             item["id"],

@@ -53,7 +53,7 @@ RUN: dict[str, Any] = {
     "duration": 2700,
     "detail": "3 healthy probes in a row",
     "timings": {"decided": "2026-01-02T03:04:05.200Z", "verified": "2026-01-02T03:04:07.900Z"},
-    "evidence": {"log": "the last line"},
+    "evidence": {"rung 1": {"log app.log": {"lines": ["one", "the last line"]}, "host": {"cpus": 2}}},
     "steps": [
         {
             "action": "restart",
@@ -90,7 +90,8 @@ def test_health_is_a_table_for_people(soulfra: Soulfra, remediator: Any) -> None
     done = soulfra("health")
 
     lines = done.stdout.splitlines()
-    assert lines[0] == "degraded: 2 errors in the last hour, 5 recoveries in the last day, uptime 99.2%"
+    told = "2 errors in the last hour, 5 recoveries without a person in the last day, uptime 99.2%"
+    assert lines[0] == f"degraded: {told}"
     assert "paused: everything by kim, until somebody resumes it: upgrade" in lines
     assert [line.split() for line in lines if line.startswith(("ai-router", "trust-engine"))] == [
         ["ai-router", "degraded", "890", "ms", "99.9%", "-"],
@@ -187,7 +188,9 @@ def test_explain_tells_the_story_of_an_error(soulfra: Soulfra, remediator: Any) 
         "started process 4711",
         "3 healthy probes in a row",
         "verified 03:04:07.900",
-        "evidence log: the last line",
+        "      the last line",
+        "host: cpus=2",
+        "service=ai-router",
         "Nothing: it is over.",
     ):
         assert fact in told, fact
