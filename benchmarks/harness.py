@@ -100,10 +100,10 @@ class DemoStack:
         file = self.folder / "soulfra.yml"
         file.write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
         begun = time.monotonic()
-        command = [sys.executable, "-m", "remediator.cli", "up", "--demo", "--config", file]
+        command = [sys.executable, "-m", "remediator.cli", "up", "--demo", "--config", str(file)]
         with (self.folder / "up.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--data", self.folder / "data"],
+                [*command, "--data", str(self.folder / "data")],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
