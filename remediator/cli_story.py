@@ -6,6 +6,7 @@ from typing import Any
 from remediator.cli_tables import cell, clock, counted, table, took
 
 _TOLD_VALUE = 300  # characters of one piece of evidence
+_ABOUT_THE_TAKING = {"at", "seconds"}
 _TOLD_LINES = 5  # the last ones of a log
 
 
@@ -103,8 +104,9 @@ def _evidence(evidence: dict[str, Any]) -> list[str]:
     lines = []
     for when, taken in evidence.items():
         lines.append(f"evidence of {when}:")
-        for name, part in (taken if isinstance(taken, dict) else {"value": taken}).items():
-            lines += [f"  {line}" for line in _piece(name, part)]
+        parts = taken if isinstance(taken, dict) else {"value": taken}
+        for name in sorted(parts.keys() - _ABOUT_THE_TAKING):
+            lines += [f"  {line}" for line in _piece(name, parts[name])]
     return lines
 
 
