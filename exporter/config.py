@@ -63,6 +63,14 @@ def _url(value: str) -> str:
     return value
 
 
+def _check_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    return pattern
+
+
 def _redis_url(value: str) -> str:
     if not _REDIS_URL.match(value):
         raise ValueError("must be a redis://, rediss:// or unix:// address")
@@ -84,6 +92,7 @@ Milliseconds = Annotated[float, BeforeValidator(_read_milliseconds), AfterValida
 Address = Annotated[str, AfterValidator(check_address)]
 Url = Annotated[str, AfterValidator(_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Name = Annotated[str, AfterValidator(_name)]
 Scalar = str | int | float | bool | None
 
@@ -110,10 +119,7 @@ class HttpExpect(Strict):
     @model_validator(mode="after")
     def _patterns_compile(self) -> Self:
         for pattern in (*self.headers.values(), *([self.body] if self.body else [])):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+            _check_pattern(pattern)
         return self
 
 
@@ -169,7 +175,7 @@ class ProcessProbe(ProbeBase):
     kind: Literal["process"] = "process"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     pid_file: str | None = None
-    match: str | None = None  # regular expression found in the joined command line
+    match: Pattern | None = None  # regular expression found in the joined command line
 
     @model_validator(mode="after")
     def _one_way_to_find_it(self) -> Self:
@@ -350,7 +356,13 @@ class WatchConfig(BaseModel):
             if needed not in services
         ]
         edges = data.get("integrations")
+        paths: set[tuple[str, str]] = set()
         for index, edge in enumerate(edges if isinstance(edges, list) else []):
+            source, destination = (str(_mapping(edge).get(key)) for key in ("from", "to"))
+            if (source, destination) in paths:
+                second = f"is the second check of the path from {source!r} to {destination!r}"
+                mistakes.append((("integrations", index), second))
+            paths.add((source, destination))
             for key in ("from", "to"):
                 end = _mapping(edge).get(key)
                 if isinstance(end, str) and end not in services:

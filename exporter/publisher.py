@@ -37,14 +37,14 @@ class Publisher:
         self._path = FastPath((), refresh=1, counters=counters)
         self._shape: tuple[tuple[str, ...], float] = ((), 1)
         self._published: set[str] = set()
-        self._withheld: set[str] = set()
+        self.withheld: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def apply(self, config: WatchConfig) -> None:
         """Send to the Alertmanagers of *config* from now on, standing alerts too."""
         for target in self._published - set(config.services):
             self._resolve(target)
-        self._withheld &= set(config.services)
+        self.withheld &= set(config.services)
         shape = (alertmanagers_of(config), config.exporter.refresh)
         if shape == self._shape:
             return
@@ -78,10 +78,10 @@ class Publisher:
 
     def on_record(self) -> None:
         """Let out what was held back, once the exporter sees again."""
-        if self._withheld and not self._scheduler.world.blind:
-            for target in sorted(self._withheld):
+        if self.withheld and not self._scheduler.world.blind:
+            for target in sorted(self.withheld):
                 self._raise(target)
-            self._withheld.clear()
+            self.withheld.clear()
 
     @property
     def _scheduler(self) -> Scheduler:
@@ -95,7 +95,7 @@ class Publisher:
         guarded = sum(bool(service.probes) for service in world.services.values()) >= GUARD_FROM
         if guarded and not await self._scheduler.peers_answer(target) and world.blind:
             log.warning("most targets fail at once: the alert of %s is held back", target)
-            self._withheld.add(target)
+            self.withheld.add(target)
             return
         self._raise(target)
 
@@ -122,7 +122,7 @@ class Publisher:
         )
 
     def _resolve(self, target: str) -> None:
-        self._withheld.discard(target)
+        self.withheld.discard(target)
         if target in self._published:
             self._published.discard(target)
             self._path.up(target)

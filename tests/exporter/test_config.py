@@ -1,0 +1,264 @@
+"""The configuration: every rule with a file that breaks it, and where values come from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.config import ProcessProbe, WatchConfig, load_config
+from exporter.document import ConfigError
+
+Load = Callable[..., WatchConfig]
+
+SPEC_JSON = """{"errorMonitoring": {"services": {"trust-engine": {"healthCheckPath": "/health",
+"timeoutThreshold": 5000, "errorThreshold": 3, "autoRestart": true}}, "recovery": {"strategies":
+["restart", "reconnect", "retry"], "maxAttempts": 3, "backoffMultiplier": 2}}}"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def read(text: str, environment: dict[str, str] | None = None) -> WatchConfig:
+        file = tmp_path / "soulfra.yml"
+        file.write_text(text)
+        return load_config(file, WatchConfig, environment or {})
+
+    return read
+
+
+def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -> list[str]:
+    """Return the mistakes as ``LINE: PLACE: MESSAGE``."""
+    with pytest.raises(ConfigError) as caught:
+        load(text, environment)
+    return [f"{found.line}: {found.place}: {found.message}" for found in caught.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("[]", "1: : must be a mapping with keys such as services"),
+        ("servces: {}", "1: servces: unknown key"),
+        ("services: {a: {probs: []}}", "1: services.a.probs: unknown key"),
+        (
+            "services: {'a b': {}}",
+            "1: services.a b.[key]: a name has letters, digits, '_', '.' or '-', "
+            "starts with a letter or digit, 63 at most",
+        ),
+        (
+            "exporter: {interval: 5}",
+            "1: exporter.interval: a duration is written with its unit, for example 500ms, 5s or 1m30s",
+        ),
+        (
+            "exporter: {interval: 5 s}",
+            "1: exporter.interval: '5 s' is not a duration; write for example 500ms, 5s, 1m30s, 24h or 7d",
+        ),
+        ("exporter: {interval: 0s}", "1: exporter.interval: must be greater than 0"),
+        (
+            "exporter: {listen: localhost}",
+            "1: exporter.listen: must be HOST:PORT, for example 127.0.0.1:9877",
+        ),
+        (
+            "exporter: {listen: 'localhost:70000'}",
+            "1: exporter.listen: must be HOST:PORT, for example 127.0.0.1:9877",
+        ),
+        ("exporter: {confirm: 0}", "1: exporter.confirm: Input should be greater than or equal to 1"),
+        ("exporter: {concurrency: 0}", "1: exporter.concurrency: Input should be greater than or equal to 1"),
+        ("exporter: {blind: {ratio: 2}}", "1: exporter.blind.ratio: Input should be less than or equal to 1"),
+        (
+            "exporter: {blind: {at_least: 1}}",
+            "1: exporter.blind.at_least: Input should be greater than or equal to 2",
+        ),
+        (
+            "exporter: {alertmanagers: [here]}",
+            "1: exporter.alertmanagers[0]: must be an http:// or https:// address",
+        ),
+        (
+            "services: {a: {probes: [{ping: x}]}}",
+            "1: services.a.probes[0]: a probe needs one of the keys http, tcp or redis",
+        ),
+        (
+            "services: {a: {probes: [{http: 'ftp://x'}]}}",
+            "1: services.a.probes[0].http: must be an http:// or https:// address",
+        ),
+        (
+            "services: {a: {probes: [{redis: 'http://x'}]}}",
+            "1: services.a.probes[0].redis: must be a redis://, rediss:// or unix:// address",
+        ),
+        (
+            "services: {a: {probes: [{tcp: 'x'}]}}",
+            "1: services.a.probes[0].tcp: must be HOST:PORT, for example 127.0.0.1:9877",
+        ),
+        (
+            "services: {a: {process: {}}}",
+            "1: services.a.process: say in exactly one way how to find the process: port, pid_file or match",
+        ),
+        (
+            "services: {a: {process: {port: 1, match: x}}}",
+            "1: services.a.process: say in exactly one way how to find the process: port, pid_file or match",
+        ),
+        (
+            "services: {a: {process: {port: 0}}}",
+            "1: services.a.process.port: Input should be greater than or equal to 1",
+        ),
+        (
+            "services: {a: {process: {match: '('}}}",
+            "1: services.a.process.match: '(' is not a regular expression: "
+            "missing ), unterminated subpattern at position 0",
+        ),
+        (
+            "services: {a: {restart: {command: []}}}",
+            "1: services.a.restart.command: Tuple should have at least 1 item after validation, not 0",
+        ),
+        (
+            "services: {a: {error_threshold: 0}}",
+            "1: services.a.error_threshold: Input should be greater than or equal to 1",
+        ),
+        ("services: {a: {depends_on: [b]}}", "1: services.a.depends_on[0]: there is no service 'b'"),
+        ("services: {a: {depends_on: [a]}}", "1: services.a.depends_on: goes in a circle: a -> a"),
+        ("services: {a: {hooks: {x: y}}}", "1: services.a.hooks.x: must be an http:// or https:// address"),
+        ("services: {a: {}}\nservices: {}", "2: services: stands twice, first on line 1"),
+        ("services: {a: {}, a: {}}", "1: services.a: stands twice, first on line 1"),
+        ("heartbeats: {x: {}}", "1: heartbeats.x.period: is missing"),
+        (
+            "services: {a: {}, b: {}}\nintegrations:\n- {from: a, to: b, probe: {tcp: 'x:1'}}\n"
+            "- {from: a, to: b, probe: {tcp: 'x:2'}}",
+            "4: integrations[1]: is the second check of the path from 'a' to 'b'",
+        ),
+        ("integrations: [{from: a, to: a, probe: {}}]", "1: integrations[0].from: there is no service 'a'"),
+        (
+            "errorMonitoring: {services: {a: {retries: 1}}}",
+            "1: errorMonitoring.services.a.retries: unknown key",
+        ),
+        (
+            "errorMonitoring: {services: {a: {timeoutThreshold: -5}}}",
+            "1: errorMonitoring.services.a.timeoutThreshold: must be greater than 0",
+        ),
+    ],
+)
+def test_each_rule_names_the_place_that_breaks_it(load: Load, text: str, mistake: str) -> None:
+    assert mistake in mistakes(load, text)
+
+
+@pytest.mark.parametrize(
+    "expect",
+    ["{body: '('}", "{headers: {X-A: '['}}"],
+)
+def test_an_expected_pattern_must_be_a_regular_expression(load: Load, expect: str) -> None:
+    [mistake] = mistakes(load, f"services: {{a: {{probes: [{{http: 'http://x', expect: {expect}}}]}}}}")
+
+    assert mistake.startswith("1: services.a.probes[0].expect: ")
+    assert "is not a regular expression" in mistake
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_their_lines(load: Load) -> None:
+    text = """\
+exporter:
+  interval: 5
+services:
+  a:
+    probes:
+      - {http: nowhere}
+    depends_on: [z]
+  b:
+    timeout_threshold: soon
+integrations:
+  - {from: a, to: q, probe: {tcp: "x:1"}}
+"""
+
+    found = mistakes(load, text, {"HEALTH_CHECK_INTERVAL": "often"})
+
+    # What the environment says of the interval is wrong, so what the file says counts.
+    assert [line.split(": ")[:2] for line in found] == [
+        ["None", "HEALTH_CHECK_INTERVAL"],
+        ["2", "exporter.interval"],
+        ["6", "services.a.probes[0].http"],
+        ["7", "services.a.depends_on[0]"],
+        ["9", "services.b.timeout_threshold"],
+        ["11", "integrations[0].to"],
+    ]
+
+
+def test_text_that_is_no_yaml_is_named_with_its_line(load: Load) -> None:
+    [mistake] = mistakes(load, "services:\n  a: [\n")
+
+    assert mistake.startswith("3: ")
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake_and_not_a_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+        load_config(tmp_path / "absent.yml", WatchConfig, {})
+
+
+def test_text_that_is_not_utf_8_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "soulfra.yml"
+    file.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(file, WatchConfig, {})
+
+
+def test_an_empty_file_and_empty_services_are_valid(load: Load) -> None:
+    assert load("").services == {}
+    assert load("services: {}").services == {}
+
+
+def test_the_json_of_the_specification_is_accepted_as_it_stands(load: Load) -> None:
+    config = load(SPEC_JSON)
+
+    service = config.services["trust-engine"]
+    assert (service.timeout_threshold, service.error_threshold, service.auto_restart) == (5.0, 3, True)
+    assert config.warnings() == [
+        "services.trust-engine: has neither probes nor process, so nothing watches it"
+    ]
+
+
+def test_yaml_beats_json_and_json_beats_the_default(load: Load) -> None:
+    config = load(
+        """
+services: {a: {error_threshold: 7}}
+errorMonitoring: {services: {a: {errorThreshold: 9, autoRestart: false, timeoutThreshold: 250}}}
+"""
+    )
+
+    service = config.services["a"]
+    assert (service.error_threshold, service.auto_restart, service.timeout_threshold) == (7, False, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("environment", "interval"),
+    [({}, 7.0), ({"HEALTH_CHECK_INTERVAL": ""}, 7.0), ({"HEALTH_CHECK_INTERVAL": "1500"}, 1.5)],
+)
+def test_the_environment_beats_the_file(load: Load, environment: dict[str, str], interval: float) -> None:
+    assert load("exporter: {interval: 7s}", environment).exporter.interval == interval
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "5s", "1.5"])
+def test_an_interval_in_the_environment_is_a_number_of_milliseconds(load: Load, text: str) -> None:
+    assert mistakes(load, "", {"HEALTH_CHECK_INTERVAL": text}) == [
+        "None: HEALTH_CHECK_INTERVAL: must be a whole number of milliseconds greater than 0"
+    ]
+
+
+def test_sections_of_other_parts_are_left_alone(load: Load) -> None:
+    assert load("remediator: {anything: 1}\nplaybooks: [x]").playbooks == ["x"]
+
+
+def test_probes_get_unique_names(load: Load) -> None:
+    config = load(
+        """
+services:
+  a:
+    probes: [{tcp: "x:1"}, {tcp: "x:2"}, {http: "http://x", name: front}, {http: "http://x", name: front}]
+    process: {port: 1}
+"""
+    )
+
+    probes = config.services["a"].all_probes()
+    assert [name for name, _ in probes] == ["tcp", "tcp-2", "front", "front-2", "process"]
+    assert isinstance(probes[-1][1], ProcessProbe)
+
+
+def test_a_threshold_that_no_answer_can_reach_is_warned_of(load: Load) -> None:
+    config = load("services: {a: {probes: [{tcp: 'x:1', timeout: 1s}], timeout_threshold: 1s}}")
+
+    [warning] = config.warnings()
+    assert warning.startswith("services.a.timeout_threshold: 1 s is never reached")

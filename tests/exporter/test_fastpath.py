@@ -1,0 +1,208 @@
+"""The fast path to a real Alertmanager, and past dead and blind ones."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from exporter.app import Exporter
+from exporter.config import WatchConfig, load_config
+from exporter.publisher import alertmanagers_of
+
+RHYTHM = {"interval": "200ms", "interval_on_failure": "50ms", "timeout": "500ms", "refresh": "300ms"}
+SECRET = "open" + "sesame"  # built from pieces
+NOBODY = "receivers: [{name: nobody}]\nroute: {receiver: nobody}\n"
+
+
+@pytest.fixture
+async def alertmanager(
+    launch: Callable[..., Any],
+    binary: Callable[[str], str],
+    free_port: Callable[[], int],
+    until: Any,
+    tmp_path: Path,
+) -> str:
+    """Start a real Alertmanager and return its address."""
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(NOBODY)
+    address = f"127.0.0.1:{free_port()}"
+    launch(
+        binary("prometheus-alertmanager"),
+        f"--config.file={config}",
+        f"--storage.path={tmp_path / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    )
+
+    async def ready() -> bool:
+        try:
+            async with aiohttp.request("GET", f"http://{address}/-/ready") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    await until(ready)
+    return f"http://{address}"
+
+
+async def alerts(address: str) -> list[dict[str, Any]]:
+    async with aiohttp.request("GET", f"{address}/api/v2/alerts") as answer:
+        found: list[dict[str, Any]] = await answer.json()
+        return found
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    exporters: list[Exporter] = []
+
+    async def begin(services: dict[str, Any], **section: Any) -> Exporter:
+        file = tmp_path / "soulfra.yml"
+        config = {"exporter": {**RHYTHM, **section}, "services": services}
+        file.write_text(yaml.safe_dump(config))
+        exporter = Exporter(file, load_config(file, WatchConfig), "127.0.0.1:1")
+        await exporter.start()
+        exporters.append(exporter)
+        return exporter
+
+    yield begin
+    for exporter in exporters:
+        await exporter.stop()
+
+
+def http(port: int) -> dict[str, Any]:
+    return {"probes": [{"http": f"http://me:{SECRET}@127.0.0.1:{port}/?key={SECRET}"}]}
+
+
+async def test_a_service_that_is_down_is_told_at_once_refreshed_and_resolved(
+    alertmanager: str,
+    start: Callable[..., Any],
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    until: Any,
+) -> None:
+    port = free_port()
+    dead = f"http://127.0.0.1:{free_port()}"
+    exporter = await start({"shop": http(port)}, alertmanagers=[dead, alertmanager])
+
+    [first] = await until(lambda: alerts(alertmanager))
+    assert first["labels"] == {
+        "alertname": "SoulfraServiceDown",
+        "target": "shop",
+        "problem": "service_down",
+        "severity": "critical",
+        "origin": "exporter",
+    }
+    assert "connect_refused" in first["annotations"]["description"]
+    assert first["annotations"]["runbook_url"].endswith("/docs/runbooks/SoulfraServiceDown.md")
+    assert first["generatorURL"].endswith("/state?target=shop")
+    assert SECRET not in str(first)
+
+    async def refreshed() -> bool:
+        [alert] = await alerts(alertmanager)
+        return bool(alert["endsAt"] > first["endsAt"] and alert["startsAt"] == first["startsAt"])
+
+    await until(refreshed)
+    serve(port)
+
+    async def resolved() -> bool:
+        return not await alerts(alertmanager)  # a resolved alert is not listed
+
+    await until(resolved)
+    # The dead Alertmanager held up nothing, and its failures were counted.
+    assert exporter.counters.post_failures[dead] > 0
+    assert exporter.counters.post_failures[alertmanager] == 0
+
+
+async def test_an_alertmanager_that_comes_later_is_told_too(
+    start: Callable[..., Any], free_port: Callable[[], int], until: Any
+) -> None:
+    taken: list[Any] = []
+
+    async def take(request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
+        taken.extend(await request.json())
+        return aiohttp.web.Response()
+
+    port = free_port()
+    exporter = await start({"shop": http(free_port())}, alertmanagers=[f"http://127.0.0.1:{port}"])
+    await until(lambda: sum(exporter.counters.post_failures.values()) >= 2)
+    runner = aiohttp.web.ServerRunner(aiohttp.web.Server(take), shutdown_timeout=0.1)
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", port).start()
+
+    await until(lambda: taken)
+    await runner.cleanup()
+
+    assert taken[0]["labels"]["target"] == "shop"
+
+
+async def test_nothing_is_published_while_most_targets_fail_at_once(
+    alertmanager: str, start: Callable[..., Any], free_port: Callable[[], int], until: Any
+) -> None:
+    services = {f"s{number}": http(free_port()) for number in range(5)}
+    exporter = await start(services, alertmanagers=[alertmanager])
+
+    await until(lambda: all(state.verdict == "down" for state in exporter.world.services.values()))
+    await until(lambda: len(exporter.publisher.withheld) == 5)
+
+    assert await alerts(alertmanager) == []
+    assert sum(exporter.counters.posts.values()) == 0
+
+
+async def test_what_was_withheld_is_published_once_the_others_are_seen_again(
+    alertmanager: str,
+    start: Callable[..., Any],
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    until: Any,
+) -> None:
+    ports = [free_port() for _ in range(4)]
+    exporter = await start(
+        {f"s{number}": http(port) for number, port in enumerate(ports)}, alertmanagers=[alertmanager]
+    )
+    await until(lambda: len(exporter.publisher.withheld) == 4)
+
+    for port in ports[1:]:
+        await asyncio.to_thread(serve, port)
+
+    async def told() -> bool:
+        return [alert["labels"]["target"] for alert in await alerts(alertmanager)] == ["s0"]
+
+    await until(told)
+
+
+async def test_one_of_several_services_is_published_because_its_peers_answer(
+    alertmanager: str,
+    start: Callable[..., Any],
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    until: Any,
+) -> None:
+    port = free_port()
+    serve(port)
+    services = {"dead": http(free_port()), **{f"s{number}": http(port) for number in range(4)}}
+    await start(services, alertmanagers=[alertmanager])
+
+    found = await until(lambda: alerts(alertmanager))
+
+    assert [alert["labels"]["target"] for alert in found] == ["dead"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, ()),
+        ({"alertmanager": {"listen": "127.0.0.1:1"}}, ("http://127.0.0.1:1",)),
+        ({"alertmanager": ["not", "a", "section"]}, ()),
+        (
+            {"exporter": {"alertmanagers": ["http://a:1"]}, "alertmanager": {"listen": "127.0.0.1:1"}},
+            ("http://a:1",),
+        ),
+        ({"exporter": {"fast_path": False, "alertmanagers": ["http://a:1"]}}, ()),
+    ],
+)
+def test_alerts_go_where_the_configuration_says(config: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert alertmanagers_of(WatchConfig.model_validate(config)) == expected

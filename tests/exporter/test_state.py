@@ -1,0 +1,206 @@
+"""The state machine as tables, on a clock that the test moves."""
+
+import pytest
+
+from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.state import ProbeState, ServiceState, Settings, Transition, Verdict, WorldState
+
+EPOCH = 1_700_000_000.0
+SETTINGS = Settings(interval=5.0, interval_on_failure=0.5, timeout=2.0, confirm=2)
+CODES = {
+    ".": None,
+    "x": Reason.STATUS,
+    "t": Reason.TIMEOUT,
+    "g": Reason.GONE,
+    "s": Reason.STOPPED,
+}
+
+
+def seen(code: str, second: float, seconds: float = 0.1, process: ProcessFacts | None = None) -> Observation:
+    return Observation(
+        started=second,
+        at=EPOCH + second,
+        seconds=seconds,
+        outcome=Outcome(reason=CODES[code], process=process),
+    )
+
+
+def service(*kinds: str, confirm: int = 2) -> ServiceState:
+    settings = Settings(interval=5.0, interval_on_failure=0.5, timeout=2.0, confirm=confirm)
+    return ServiceState(
+        target="shop",
+        timeout_threshold=1.0,
+        error_threshold=3,
+        since=EPOCH,
+        probes={kind: ProbeState(kind=kind, settings=settings) for kind in kinds},
+    )
+
+
+@pytest.mark.parametrize(
+    ("confirm", "codes", "verdicts"),
+    [
+        (2, ".", "U"),
+        (2, "x", "?"),  # a first failure is neither up nor down
+        (2, "xx", "?D"),
+        (2, "x.", "?U"),
+        (2, ".x.", "UUU"),
+        (2, ".xx.", "UUDU"),  # one success is enough
+        (2, ".x.x.", "UUUUU"),
+        (2, ".xtx", "UUDD"),  # any reasons in a row
+        (1, ".x", "UD"),
+        (3, ".xx.xxx", "UUUUUUD"),
+        (2, ".g", "UD"),  # gone needs no confirmation
+        (5, "g", "D"),
+        (2, ".s", "UU"),
+        (2, ".ss", "UUD"),
+    ],
+)
+def test_verdict_follows_observations(confirm: int, codes: str, verdicts: str) -> None:
+    state = service("http", confirm=confirm)
+    letters = {Verdict.UP: "U", Verdict.DOWN: "D", Verdict.UNKNOWN: "?"}
+
+    told = ""
+    for second, code in enumerate(codes):
+        state.record("http", seen(code, second))
+        told += letters[state.verdict]
+
+    assert told == verdicts
+
+
+def test_a_service_is_unknown_until_each_of_its_probes_has_spoken() -> None:
+    state = service("http", "process")
+
+    state.record("http", seen(".", 1))
+    assert state.verdict is Verdict.UNKNOWN
+    transition = state.record("process", seen(".", 2))
+
+    assert transition == Transition(target="shop", before=Verdict.UNKNOWN, after=Verdict.UP, at=EPOCH + 2)
+    assert state.since == EPOCH + 2
+
+
+def test_one_probe_that_is_down_makes_the_service_down_and_is_named() -> None:
+    state = service("http", "tcp")
+    for second, (probe, code) in enumerate([("http", "."), ("tcp", "."), ("tcp", "x"), ("tcp", "t")]):
+        state.record(probe, seen(code, second))
+
+    failing = state.failing
+    assert state.verdict is Verdict.DOWN
+    assert failing is not None
+    assert (failing.probe, failing.observation.reason, failing.since) == ("tcp", Reason.TIMEOUT, EPOCH + 2)
+
+
+def test_no_transition_is_told_while_the_verdict_stays() -> None:
+    state = service("http")
+    told = [state.record("http", seen(code, second)) for second, code in enumerate("..xxx..")]
+
+    assert [transition.after if transition else None for transition in told] == [
+        *(Verdict.UP, None, None, Verdict.DOWN, None, Verdict.UP, None),
+    ]
+
+
+def test_a_slow_failure_that_began_before_a_success_does_not_count() -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    state.record(seen(".", 10))
+
+    counted = state.record(seen("t", 9, seconds=2.0))
+
+    assert not counted
+    assert (state.attempts, state.streak, state.failing_now) == (1, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("codes", "unconfirmed"),
+    [
+        (".x.", {Reason.STATUS: 1}),
+        (".x.t.", {Reason.STATUS: 1, Reason.TIMEOUT: 1}),
+        (".xx.", {}),  # this one was an outage
+        (".x", {}),  # this one may become one
+    ],
+)
+def test_unconfirmed_failures_are_those_that_healed(codes: str, unconfirmed: dict[Reason, int]) -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    for second, code in enumerate(codes):
+        state.record(seen(code, second))
+
+    assert state.unconfirmed == unconfirmed
+
+
+def test_a_failing_probe_runs_fast_for_a_minute_and_then_as_usual() -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    state.record(seen(".", 0))
+    assert state.delay(1) is None
+
+    state.record(seen("x", 5))
+    assert state.delay(6) == 0.5
+    state.record(seen("x", 60))
+    assert state.delay(65) == 0.5
+    assert state.delay(65.1) is None
+
+
+def test_failures_are_kept_longer_than_successes() -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    state.record(seen("x", 0))
+    for second in range(1, 30):
+        state.record(seen(".", second))
+
+    assert len(state.recent) == 10
+    assert all(observation.healthy for observation in state.recent)
+    assert [observation.started for observation in state.failed] == [0]
+
+
+def test_durations_of_failures_are_in_the_histogram_too() -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    state.record(seen("t", 0, seconds=2.0))
+
+    assert sum(state.durations.counts) == 1
+    assert state.durations.total == 2.0
+
+
+def test_slow_is_said_of_the_newest_network_answer() -> None:
+    state = service("http", "process")
+    state.record("http", seen(".", 1, seconds=1.5))
+    state.record("process", seen(".", 2, seconds=0.01))
+
+    assert (state.response_time, state.slow) == (1.5, True)
+
+
+def test_a_process_that_was_seen_and_is_gone_stays_known_as_gone() -> None:
+    facts = ProcessFacts(pid=42, start_time=EPOCH, status=ProcessStatus.RUNNING, threads=3)
+    state = service("process")
+    state.record("process", seen(".", 1, process=facts))
+
+    state.record("process", seen("g", 2))
+
+    assert state.process == ProcessFacts(pid=42, start_time=EPOCH, status=ProcessStatus.GONE)
+
+
+@pytest.mark.parametrize(
+    ("failing", "healthy", "blind"),
+    [
+        (2, 0, False),  # the guard is off below three services
+        (2, 1, False),  # fewer than at_least
+        (3, 0, True),
+        (3, 3, False),  # half is not more than half
+        (4, 3, True),
+    ],
+)
+def test_the_prober_is_blind_when_most_targets_fail_unconfirmed_failures_included(
+    failing: int, healthy: int, blind: bool
+) -> None:
+    world = WorldState(started_at=EPOCH)
+    for number in range(failing + healthy):
+        state = service("http")
+        state.record("http", seen("x" if number < failing else ".", 1))
+        world.services[f"service-{number}"] = state
+
+    assert world.blind is blind
+
+
+def test_services_without_probes_do_not_dilute_the_share_of_failing_ones() -> None:
+    world = WorldState(started_at=EPOCH)
+    for number in range(3):
+        world.services[f"failing-{number}"] = service("http")
+        world.services[f"failing-{number}"].record("http", seen("x", 1))
+        world.services[f"empty-{number}"] = service()
+
+    assert world.blind
