@@ -63,8 +63,9 @@ class Waiting:
     def _copy(self, key: selectors.SelectorKey) -> None:
         text = os.read(key.fd, 65536)
         if not text:
-            self._selector.unregister(key.fileobj)
-            os.close(key.fd)
+            source: IO[bytes] = key.fileobj  # type: ignore[assignment]  # relay registers nothing else
+            self._selector.unregister(source)
+            source.close()
         _write(key.data, text)
 
 

@@ -53,6 +53,7 @@ def test_every_part_is_ready_when_it_says_so_and_gone_after_sigterm(
 
     assert status == 0
     assert left_over(everyone) == []
+    assert not [line for line in up.lines if "Traceback" in line or "Exception" in line]
     assert {f"{name}.log" for name in PARTS} <= {file.name for file in (tmp_path / "data" / "logs").iterdir()}
 
 
