@@ -40,8 +40,10 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ("services: {a: {probs: []}}", "1: services.a.probs: unknown key"),
         (
             "services: {'a b': {}}",
-            "1: services.a b.[key]: a name has letters, digits, '_', '.' or '-', "
-            "starts with a letter or digit, 63 at most",
+            (
+                "1: services.a b.[key]: a name has letters, digits, '_', '.' or '-', "
+                "starts with a letter or digit, 63 at most"
+            ),
         ),
         (
             "exporter: {interval: 5}",
@@ -101,8 +103,10 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ),
         (
             "services: {a: {process: {match: '('}}}",
-            "1: services.a.process.match: '(' is not a regular expression: "
-            "missing ), unterminated subpattern at position 0",
+            (
+                "1: services.a.process.match: '(' is not a regular expression: "
+                "missing ), unterminated subpattern at position 0"
+            ),
         ),
         (
             "services: {a: {restart: {command: []}}}",
@@ -119,8 +123,10 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ("services: {a: {}, a: {}}", "1: services.a: stands twice, first on line 1"),
         ("heartbeats: {x: {}}", "1: heartbeats.x.period: is missing"),
         (
-            "services: {a: {}, b: {}}\nintegrations:\n- {from: a, to: b, probe: {tcp: 'x:1'}}\n"
-            "- {from: a, to: b, probe: {tcp: 'x:2'}}",
+            (
+                "services: {a: {}, b: {}}\nintegrations:\n- {from: a, to: b, probe: {tcp: 'x:1'}}\n"
+                "- {from: a, to: b, probe: {tcp: 'x:2'}}"
+            ),
             "4: integrations[1]: is the second check of the path from 'a' to 'b'",
         ),
         ("integrations: [{from: a, to: a, probe: {}}]", "1: integrations[0].from: there is no service 'a'"),
