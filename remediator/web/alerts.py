@@ -8,11 +8,12 @@ from flask.typing import ResponseReturnValue
 
 from remediator.alertmanager import ESCALATION
 from remediator.signals import Signal, SignalError, Status, parse_webhook
-from remediator.web.context import gate, surroundings
+from remediator.web.context import gate, json_body, surroundings
 
 blueprint = Blueprint("alerts", __name__)
 
 _WATCHDOG = "Watchdog"
+_COUNT_LIMIT = 10**9  # more is no number of alerts
 
 
 @blueprint.before_request
@@ -37,7 +38,7 @@ def receive() -> ResponseReturnValue:
     """
     gate().check("alerts")
     around = surroundings()
-    payload = request.get_json(force=True, silent=True)
+    payload = json_body()
     if payload is None:
         return jsonify(error="the body is not JSON"), HTTPStatus.BAD_REQUEST
     now = around.tools.clock()
@@ -63,7 +64,7 @@ def _is_ours(signal: Signal, now: float) -> bool:
 
 
 def _note_truncation(count: object) -> None:
-    if not isinstance(count, int) or count <= 0:
+    if not isinstance(count, int) or not 0 < count <= _COUNT_LIMIT:
         return
     surroundings().tools.metrics.truncated_alerts.inc(count)
     # Alertmanager leaves out the same alerts every time; only asking it brings them in.

@@ -1,5 +1,6 @@
 """What people, scripts and dashboards read."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +23,7 @@ _HOUR = 3600.0
 _DAY = 86400.0
 _PAGE = 100
 _PAGE_LIMIT = 1000
+_CURSOR = re.compile(r"(-?[0-9.e+-]{1,30}[0-9])_(SE_[0-9a-f]{8})")
 
 
 @blueprint.before_request
@@ -144,7 +146,7 @@ def _since(default: str) -> float:
 
 def _limit() -> int:
     text = request.args.get("limit", str(_PAGE))
-    if not text.isdecimal() or not 0 < int(text) <= _PAGE_LIMIT:
+    if not text.isdecimal() or len(text) > len(str(_PAGE_LIMIT)) or not 0 < int(text) <= _PAGE_LIMIT:
         raise denied(HTTPStatus.BAD_REQUEST, f"limit: must be a number from 1 to {_PAGE_LIMIT}")
     return int(text)
 
@@ -153,11 +155,10 @@ def _cursor() -> tuple[float, str] | None:
     text = request.args.get("after")
     if not text:
         return None
-    at, _, identity = text.partition("_")
-    try:
-        return float(at), identity
-    except ValueError as failure:
-        raise denied(HTTPStatus.BAD_REQUEST, "after: take it from 'next' of the page before") from failure
+    found = _CURSOR.fullmatch(text)
+    if found is None:
+        raise denied(HTTPStatus.BAD_REQUEST, "after: take it from 'next' of the page before")
+    return float(found[1]), found[2]
 
 
 def _one_of(name: str, choices: type[Problem | Severity | ErrorState | Outcome]) -> str | None:

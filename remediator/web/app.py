@@ -50,7 +50,10 @@ def create_app(surroundings: Surroundings) -> Flask:
 
 
 def _tell_http(error: HTTPException) -> ResponseReturnValue:
-    return jsonify(error=error.description), error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    # Bearer alone: a browser that is offered basic keeps the secret, and sends it for other pages too.
+    headers = {"WWW-Authenticate": 'Bearer realm="soulfra"'} if code == HTTPStatus.UNAUTHORIZED else {}
+    return jsonify(error=error.description), code, headers
 
 
 def _tell_refusal(error: RefusalError) -> ResponseReturnValue:

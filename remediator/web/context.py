@@ -1,8 +1,8 @@
 """How views reach what they work with."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flask import current_app
+from flask import current_app, request
 
 if TYPE_CHECKING:
     from remediator.web.access import Gate
@@ -19,3 +19,11 @@ def gate() -> "Gate":
     """Return the running application's gate."""
     found: Gate = current_app.extensions["gate"]
     return found
+
+
+def json_body() -> Any:
+    """Return the body read as JSON, whatever it calls itself; None when it is none, or nested too deep."""
+    try:
+        return request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from remediator import report
 from remediator.run import Pause
 from remediator.web.access import denied
-from remediator.web.context import gate, surroundings
+from remediator.web.context import gate, json_body, surroundings
 from soulfra_monitor.durations import parse_duration
 
 blueprint = Blueprint("operate", __name__, url_prefix="/api/monitoring")
@@ -85,7 +85,7 @@ def resume() -> ResponseReturnValue:
 
 def _body(*known: str) -> dict[str, Any]:
     # Not request.data: that is empty when a client calls its JSON a form, as curl -d does.
-    body = request.get_json(force=True, silent=True) if request.get_data() else {}
+    body = json_body() if request.get_data() else {}
     if not isinstance(body, dict):
         raise denied(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
     unknown = sorted(set(body) - set(known))

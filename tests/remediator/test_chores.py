@@ -1,0 +1,116 @@
+"""What happens now and then, each chore by itself."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from remediator.alertmanager import AlertmanagerUnreachable
+from remediator.chores import health_minutes
+from remediator.signals import Status
+
+ALERT = {
+    "status": "firing",
+    "labels": {"alertname": "SoulfraServiceDown", "target": "web", "problem": "service_down"},
+    "annotations": {},
+    "fingerprint": "f1",
+}
+
+
+@pytest.fixture
+def idle(make_world: Any) -> Any:
+    return make_world(start=False)
+
+
+def active(monkeypatch: pytest.MonkeyPatch, *alerts: dict[str, Any]) -> None:
+    monkeypatch.setattr("remediator.alertmanager.active_alerts", lambda *_, **__: list(alerts))
+
+
+def test_what_alertmanager_never_told_is_fetched_and_repaired(
+    world: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active(monkeypatch, ALERT)
+    world.exporter.set("web", up=False)
+    world.chores.reconcile()
+    until(lambda: world.error().state == "recovered")
+    assert world.done == [("restart", "web")]
+
+
+def test_what_was_told_already_is_only_counted(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    active(monkeypatch, ALERT)
+    for _ in range(3):
+        idle.chores.reconcile()
+    assert (idle.error().signals, len(idle.store.members(idle.error().id))) == (3, 1)
+
+
+def test_an_absent_alertmanager_is_a_metric_and_ends_nothing(
+    idle: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise AlertmanagerUnreachable("refused")
+
+    active(monkeypatch, ALERT)
+    idle.chores.reconcile()
+    assert idle.count("soulfra_alertmanager_reachable") == 1
+    monkeypatch.setattr("remediator.alertmanager.active_alerts", away)
+    idle.chores.reconcile()
+    assert idle.count("soulfra_alertmanager_reachable") == 0
+    assert idle.error().open
+    assert "nothing to reconcile with" in caplog.text
+
+
+def test_an_empty_answer_of_alertmanager_resolves_nothing(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle.fire()
+    active(monkeypatch)
+    idle.chores.reconcile()
+    assert idle.store.members(idle.error().id) == {"f-web": Status.FIRING}
+
+
+@pytest.mark.parametrize(("enabled", "asks"), [(True, True), (False, False)])
+def test_with_monitoring_disabled_nothing_is_fetched(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, enabled: bool, asks: bool
+) -> None:
+    world = make_world(start=False, remediator={"enabled": enabled})
+    active(monkeypatch, ALERT)
+    for chore in world.chores._chores:
+        world.chores._do_safely(chore)
+    assert bool(world.errors()) is asks
+
+
+def test_one_chore_that_fails_is_counted_and_hinders_no_other(
+    idle: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    idle.store.broken.set()
+    for chore in idle.chores._chores:
+        idle.chores._do_safely(chore)
+    assert idle.count("soulfra_remediator_internal_errors_total", place="chores") >= 3
+    idle.store.broken.clear()
+    idle.chores.sample_health()
+    assert idle.store.uptime(0)["web"] == 1.0
+
+
+def test_uptime_counts_looks_with_a_verdict_only(idle: Any) -> None:
+    idle.exporter.set("web", up=False)
+    idle.exporter.set("mail", status="unknown")
+    idle.chores.sample_health()
+    idle.exporter.set("web", up=True)
+    idle.chores.sample_health()
+    idle.exporter.reachable = False
+    idle.chores.sample_health()
+    assert idle.store.uptime(0) == {"web": 0.5, "redis": 1.0, "bare": 1.0}
+    assert idle.count("soulfra_exporter_reachable") == 0
+
+
+def test_a_look_falls_into_its_minute() -> None:
+    (minute,) = health_minutes({"services": {"a": {"status": "down"}, "b": {}}}, 119.9)
+    assert (minute.target, minute.minute, minute.looks, minute.up) == ("a", 1, 1, 0)
+
+
+def test_what_is_old_and_over_is_forgotten_and_what_is_open_stays(idle: Any) -> None:
+    idle.fire("web")
+    idle.fire("stranger")
+    idle.offset += 40 * 86400
+    idle.fire("mail")
+    idle.chores.prune()
+    assert {error.target for error in idle.errors()} == {"web", "stranger", "mail"}
