@@ -14,6 +14,7 @@ from psutil import Process
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_KILL_TIME = 1.0  # seconds the kernel has to end what was killed
 
 Select = Callable[[], list[Process]]
 
@@ -56,7 +57,7 @@ def kill_group(leader: int) -> None:
 
 
 def descendants() -> list[Process]:
-    """Return every living process below this one; zombies do not count."""
+    """Return every process below this one that has not ended, or that is still to be reaped by us."""
     return [process for process in Process().children(recursive=True) if _lives(process)]
 
 
@@ -69,12 +70,13 @@ def of_sessions(leaders: Iterable[int]) -> list[Process]:
 def end(select: Select, grace: float, pause: Callable[[], bool]) -> None:
     """End what *select* finds, and what it leaves behind: SIGTERM from the top down, SIGKILL after *grace*.
 
-    *pause* waits a moment and reaps; it returns True when there is no time for grace any more.
+    *pause* waits a moment and reaps; it returns True when there is no time for grace any more. What even
+    SIGKILL cannot end, because the kernel is busy with it, is left after a second.
     """
     deadline = time.monotonic() + grace
     told: set[Process] = set()
     hurry = False
-    while alive := select():
+    while (alive := select()) and time.monotonic() < deadline + _KILL_TIME:
         kill = hurry or time.monotonic() >= deadline
         for process in alive if kill else _tops(alive):
             if kill or _stopped(process):
@@ -99,8 +101,11 @@ def _parent(process: Process) -> int:
 
 
 def _lives(process: Process) -> bool:
+    # A zombie of ours may have threads that are still ending; it is over when its status is taken. Somebody
+    # else's zombie becomes ours when its parent ends.
     try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return not ended or process.ppid() == os.getpid()
     except psutil.NoSuchProcess:
         return False
 

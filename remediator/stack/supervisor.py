@@ -84,7 +84,6 @@ class Supervisor:
         """End these and what belongs to their sessions."""
         wanted = list(leaders)
         family.end(lambda: family.of_sessions(wanted), grace, self._pause)
-        self._reap()  # what ended since the last pause
 
     def end_all_but(self, leaders: Iterable[int], grace: float) -> None:
         """End every process below this one, restarted services too, except the sessions of *leaders*."""
@@ -95,7 +94,6 @@ class Supervisor:
             return [process for process in family.descendants() if process not in kept]
 
         family.end(others, grace, self._pause)
-        self._reap()  # as above
 
     def pids(self, *parts: Part) -> list[int]:
         """Return the processes of those of these parts that run."""
