@@ -11,6 +11,7 @@ from remediator.run import Pause
 from remediator.web.access import denied
 from remediator.web.context import gate, json_body, surroundings
 from soulfra_monitor.durations import parse_duration
+from soulfra_monitor.redaction import redact
 
 blueprint = Blueprint("operate", __name__, url_prefix="/api/monitoring")
 
@@ -62,7 +63,7 @@ def pause() -> ResponseReturnValue:
     until = now + _duration(body["for"]) if body.get("for") is not None else None
     wanted = Pause(
         scope=scope,
-        reason=_text(body, "reason"),
+        reason=redact(_text(body, "reason")),
         owner=_text(body, "owner", g.operator),
         since=now,
         until=until,

@@ -168,6 +168,14 @@ def test_a_malformed_pause_is_refused_and_not_kept(
     assert idle_world.store.pauses(idle_world.now()) == []
 
 
+def test_a_secret_in_a_reason_is_masked(idle_world: Any, client: Any) -> None:
+    secret = "hunter" + "2" * 12
+    client.post(PAUSE, json={"reason": f"rotating password={secret}"})
+    (kept,) = idle_world.store.pauses(idle_world.now())
+    assert kept.reason == "rotating password=***"
+    assert secret not in repr(idle_world.lines)
+
+
 # -- approvals ----------------------------------------------------------------------------------------
 
 
