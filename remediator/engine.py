@@ -217,8 +217,9 @@ class Engine:
             self._judge.set_check(error.id, None)  # a newer episode has taken over
             return None
         if error.problem in PROVEN_BY_PROBE and self._tools.services.get(error.target):
-            if not health.reachable or not health.ready:
-                self._judge.defer(error, Reason.STALE, health.detail or "the exporter is warming up", now + 2)
+            doubt = _doubt(health)
+            if doubt is not None:
+                self._judge.defer(error, *doubt, now + 2)
                 return None
             if disproved(error.problem, health):
                 answer = Answer(
@@ -227,7 +228,7 @@ class Engine:
                     detail="a fresh probe says healthy",
                 )
                 self._judge.record(error, "timer", answer)
-                self._judge.set_check(error.id, None)
+                change_error(self._store, error.id, lambda old: _looked_at(old, error))
                 return None
         if now - (error.closed_at or 0.0) <= self._stable_for:
             self._tools.metrics.relapses.inc()
@@ -260,7 +261,11 @@ class Engine:
         now = self._tools.clock()
 
         def close(old: Error) -> Error:
-            closed = replace(old, open=False, closed_at=now, check_at=None, held_reason=None, held_since=None)
+            # A signal that came in after the proof may tell of the next failure: look once more.
+            again = now if old.last_seen > now else None
+            closed = replace(
+                old, open=False, closed_at=now, check_at=again, held_reason=None, held_since=None
+            )
             if old.state is ErrorState.FAILED:
                 return closed
             if not known:  # its alert is over, but nothing of ours can prove a recovery
@@ -287,6 +292,22 @@ class Engine:
         number = admission.error.id if admission.error else "no error"
         if admission.new or signal.status is Status.RESOLVED or admission.decision is None:
             self._tools.feed("alert", f"{name} {signal.status} for {signal.target} from {origin} [{number}]")
+
+
+def _doubt(health: Health) -> tuple[Reason, str] | None:
+    """Why a look that found nothing healthy proves nothing; None when it does."""
+    if not health.reachable or not health.ready:
+        return Reason.STALE, health.detail or "the exporter is warming up"
+    if not health.known:
+        return Reason.STALE, "the exporter does not watch this target"
+    if health.blind and not health.healthy:
+        return Reason.PROBER_BLIND, "most targets fail at once: the prober itself is suspected"
+    return None
+
+
+def _looked_at(stored: Error, seen: Error) -> Error:
+    """Ask for no further look, unless a signal has asked for one since *seen* was read."""
+    return replace(stored, check_at=None) if stored.check_at == seen.check_at else stored
 
 
 def _new_error_id() -> str:

@@ -147,17 +147,19 @@ def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
 def _after_run(error: Error, run: Run, settings: Settings) -> Error:
     now = run.ended_at or run.started_at
     if run.outcome is Outcome.RECOVERED:
+        verified = run.timings.get("verified", now)
         return replace(
             error,
             state=ErrorState.RECOVERED,
             open=False,
-            recovered_at=run.timings.get("verified", now),
+            recovered_at=verified,
             recovered_by="person" if run.trigger is Trigger.PERSON else "run",
             closed_at=now,
             not_before=now + backoff_seconds(settings, error.attempts),
             held_reason=None,
             held_since=None,
-            check_at=None,
+            # A signal that came in after the proof may tell of the next failure: look once more.
+            check_at=now if error.last_seen > verified else None,
         )
     wait = 0.0 if run.outcome is Outcome.INTERRUPTED else backoff_seconds(settings, error.attempts)
     return replace(error, not_before=now + wait, check_at=now + wait)

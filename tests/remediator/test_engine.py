@@ -182,6 +182,63 @@ def test_an_error_of_an_unknown_target_is_kept_and_never_called_recovered(world:
     assert (world.error("stranger").state, world.done) == ("failed", [])
 
 
+def test_a_blind_prober_makes_no_relapse_of_a_recovered_error(world: Any, until: Any) -> None:
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+    world.exporter.blind = True
+    world.fail()
+    until(lambda: "prober_blind" in world.reasons())
+    world.settle()
+    assert (world.error().state, world.error().relapses, len(world.done)) == ("recovered", 0, 1)
+    world.exporter.blind = False
+    world.pass_time(3)
+    until(lambda: len(world.done) == 2)
+
+
+def test_a_target_the_exporter_has_lost_makes_no_relapse(world: Any, until: Any) -> None:
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+    world.exporter.set("web", known=False)
+    world.fire()
+    until(lambda: "stale" in world.reasons())
+    world.settle()
+    assert (world.error().state, world.error().relapses, len(world.done)) == ("recovered", 0, 1)
+
+
+def fail_once_before(world: Any, call: str, moment: Any) -> None:
+    """Let web fail again, and its alert come in, right before the store is called at that moment."""
+    real, failed = getattr(world.store, call), threading.Event()
+
+    def called(*given: Any) -> Any:
+        if moment(given[0]) and not failed.is_set():
+            failed.set()
+            world.fail()
+        return real(*given)
+
+    setattr(world.store, call, called)
+
+
+def test_a_failure_between_the_proof_and_the_end_of_the_run_is_repaired(world: Any, until: Any) -> None:
+    fail_once_before(world, "end_run", lambda run: run.outcome == "recovered")
+    world.fail()
+    until(lambda: len(world.done) == 2 and world.error().state == "recovered")
+    assert world.error().relapses == 1
+
+
+def test_a_failure_between_the_proof_and_the_close_is_repaired(world: Any, until: Any) -> None:
+    fail_once_before(world, "record", lambda decision: decision.reason == "already_healthy")
+    world.fire()
+    until(lambda: world.done == [("restart", "web")] and world.error().state == "recovered")
+
+
+def test_a_failure_while_a_late_signal_is_looked_at_is_repaired(world: Any, until: Any) -> None:
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+    fail_once_before(world, "record", lambda decision: decision.reason == "already_healthy")
+    world.fire()
+    until(lambda: len(world.done) == 2 and world.error().state == "recovered")
+
+
 # -- attempts, backoff, escalation --------------------------------------------------------------------
 
 
