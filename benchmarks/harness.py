@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +30,17 @@ _PARTS = {
 }
 """How the command line of each part looks."""
 
+_WELL = ("healthy", "degraded")
 _Found = TypeVar("_Found")
 
 
 def wait_until(what: str, look: Callable[[], _Found | None], within: float, every: float = 0.05) -> _Found:
-    """Return the first answer of *look* that is neither None nor False; or raise TimeoutError."""
+    """Return the first answer of *look* that says something; or raise TimeoutError."""
     deadline = time.monotonic() + within
     while True:
         with suppress(requests.ConnectionError):  # whoever is asked may be starting again
             found = look()
-            if found is not None and found is not False:
+            if found:
                 return found
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within:g} s")
@@ -91,6 +92,7 @@ class DemoStack:
     folder: Path
     config: dict[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    healthy: Iterable[str] | None = None  # the services that ready means; default: all
     process: subprocess.Popen[bytes] | None = None
     seconds_to_ready: float = 0.0
 

@@ -13,16 +13,6 @@ from benchmarks.harness import DemoStack, demo_config
 
 _NEEDED = ("prometheus", "prometheus-alertmanager", "redis-server")
 
-CRASHER = """
-import http.server, os, sys, threading
-threading.Timer(2.0, lambda: os._exit(3)).start()
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
-    def log_message(self, *args): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
-"""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _real_parts() -> None:
