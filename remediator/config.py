@@ -171,7 +171,7 @@ class StackConfig(WatchConfig):
         attempts = recovery.max_attempts if recovery and "max_attempts" not in given else None
         multiplier = recovery.backoff_multiplier if recovery and "backoff_multiplier" not in given else None
         return Settings(
-            auto_recovery=section.auto_recovery,
+            auto_recovery=section.auto_recovery and section.enabled,
             max_attempts=attempts or section.max_attempts,
             backoff=section.backoff,
             backoff_multiplier=multiplier or section.backoff_multiplier,
@@ -255,6 +255,12 @@ def _cross_mistakes(file: Path, config: StackConfig, playbooks: tuple[Playbook, 
             (("playbooks",), f"{playbook.name}: there is no channel {channel!r} in remediator.channels")
             for channel in unknown
         ]
+        longest = max((budget.window for budget in playbook.limits.budgets), default=0.0)
+        if longest > config.remediator.retention:
+            message = (
+                f"runs are forgotten sooner than the longest budget of playbook {playbook.name} counts them"
+            )
+            found.append((("remediator", "retention"), message))
     document = read_document(file)
     return [document.mistake(place, message) for place, message in found]
 

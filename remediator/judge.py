@@ -122,7 +122,9 @@ class Judge:
         now = self._tools.clock()
         name = playbook.name if playbook else None
         first = self.record(error, "timer", answer, playbook=name).times == 1
-        held_since = error.held_since if error.held_since is not None else now
+        # A time that somebody held it back on purpose does not count towards calling people.
+        counted = error.held_since is not None and error.held_reason in _ESCALATING
+        held_since = error.held_since if counted and error.held_since is not None else now
         again = answer.until if answer.until is not None else now + WATCH
 
         def hold(old: Error) -> Error:

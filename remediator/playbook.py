@@ -70,6 +70,11 @@ class Limits(Strict):
     min_healthy: Annotated[float, BeforeValidator(_read_share), Field(ge=0)] | None = None
     """A share below 1 (or ``50%``) of all services, or from 1 up a number of them."""
 
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Every budget, whatever it counts."""
+        return (*self.per_target, *self.per_playbook, *self.everywhere)
+
 
 class Retry(Strict):
     """How often one step is tried again inside its rung; a permanent refusal ends it at once."""

@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from flask import Request, request
 from werkzeug.exceptions import HTTPException
@@ -34,6 +35,8 @@ class Gate:
 
     def check(self, what: str) -> str:
         """Return the name of who asks. Raises 401 or 403 (as HTTPException) when it may not."""
+        if not self._secrets or _is_basic(request):
+            _refuse_foreign_pages(request)
         if not self._secrets:
             _must_come_from_here(request)
             return "local"
@@ -71,10 +74,20 @@ def _presented(asked: Request) -> bytes | None:
     return None
 
 
+def _is_basic(asked: Request) -> bool:
+    # A browser sends these by itself, whichever page makes the request; bearer tokens it does not.
+    return asked.authorization is not None and asked.authorization.type == "basic"
+
+
+def _refuse_foreign_pages(asked: Request) -> None:
+    """Let no page of another site change anything through a browser that may, or that knows a password."""
+    origin = asked.headers.get("Origin")
+    if asked.method != "GET" and origin is not None and urlsplit(origin).netloc != asked.host:
+        raise denied(HTTPStatus.FORBIDDEN, "requests from pages of other sites change nothing")
+
+
 def _must_come_from_here(asked: Request) -> None:
-    """Without tokens a browser on this machine is the way in for strangers: refuse what it sends for them."""
+    """Without tokens a name that leads here by somebody else's DNS must not open the door."""
     name = asked.host.rsplit(":", 1)[0] if not asked.host.endswith("]") else asked.host
     if name not in _LOOPBACK:
         raise denied(HTTPStatus.FORBIDDEN, "without tokens only this machine's own names are served")
-    if asked.method != "GET" and asked.headers.get("Origin") is not None:
-        raise denied(HTTPStatus.FORBIDDEN, "without tokens requests from web pages change nothing")

@@ -105,9 +105,18 @@ def test_a_token_in_the_address_opens_nothing(guarded: Any, secrets: Any) -> Non
         assert guarded.get(f"/api/monitoring/health?{name}={secret}").status_code == 401
 
 
-def test_with_tokens_the_host_and_the_origin_do_not_matter(guarded: Any, secrets: Any) -> None:
+def test_with_a_bearer_token_the_origin_does_not_matter(guarded: Any, secrets: Any) -> None:
     headers = {**bearer(secrets[Role.OPERATOR]), "Origin": "https://dashboards.example"}
     assert guarded.post("/api/monitoring/resume", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("http://localhost", 200)])
+def test_a_password_that_a_browser_remembers_opens_nothing_for_pages_of_other_sites(
+    guarded: Any, secrets: Any, origin: str, status: int
+) -> None:
+    secret = secrets[Role.OPERATOR]
+    answer = guarded.post("/api/monitoring/resume", auth=("operator", secret), headers={"Origin": origin})
+    assert answer.status_code == status
 
 
 @pytest.mark.parametrize(
