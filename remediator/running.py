@@ -65,6 +65,8 @@ class Running:
         """Make the run that would be claimed now; nothing is written."""
         now = self._tools.clock()
         timings = {"signal": error.last_seen, "decided": now}
+        if error.alerted_at is not None:
+            timings["alert"] = error.alerted_at
         if down_since is not None:
             timings["down"] = down_since
         return Run(

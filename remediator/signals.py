@@ -132,6 +132,7 @@ class Error:
     approved_by: str | None = None
     approved_until: float | None = None
     rejected_by: str | None = None
+    alerted_at: float | None = None  # when the newest alert began, by its sender's clock; only told
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     version: int = 0  # raised by the store at every write
@@ -209,6 +210,7 @@ def open_error(signal: Signal, new_id: str) -> Error:
         first_seen=signal.received_at,
         last_seen=signal.received_at,
         check_at=signal.received_at,
+        alerted_at=signal.starts_at,
         labels=signal.labels,
         annotations=signal.annotations,
     )
@@ -239,6 +241,7 @@ def open_again(error: Error, new_id: str) -> Error:
         first_seen=error.last_seen,
         last_seen=error.last_seen,
         check_at=error.last_seen,
+        alerted_at=error.alerted_at,
         labels=error.labels,
         annotations=error.annotations,
     )
@@ -271,6 +274,7 @@ def _seen(error: Error, signal: Signal) -> Error:
         signals=error.signals + 1,
         severity=worse,
         message=signal.message,
+        alerted_at=signal.starts_at,
         labels=signal.labels,
         annotations=signal.annotations,
     )

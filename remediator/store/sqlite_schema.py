@@ -31,6 +31,7 @@ CREATE TABLE errors (
     approved_by TEXT,
     approved_until REAL,
     rejected_by TEXT,
+    alerted_at REAL,
     labels TEXT NOT NULL,
     annotations TEXT NOT NULL,
     version INTEGER NOT NULL

@@ -41,3 +41,4 @@ def raise_limits(config: dict[str, Any], folder: Path) -> None:
         playbook["cooldown"] = "1s"
     (folder / "playbooks.yml").write_text(yaml.safe_dump(playbooks), encoding="utf-8")
     config["playbooks"] = ["playbooks.yml"]
+    config["remediator"] |= {"max_attempts": 20, "backoff": "500ms", "backoff_multiplier": 1}
