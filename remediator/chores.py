@@ -12,16 +12,20 @@ from typing import Any
 
 from remediator import alertmanager
 from remediator.engine import Engine
+from remediator.notify import Notification
 from remediator.runner import Tools
 from remediator.signals import ErrorState, Source, signal_of_alert
 from remediator.store import ErrorQuery, HealthMinute
 from remediator.verify import ExporterUnreachable
+from remediator.watchdog import Change
+from soulfra_monitor.problems import Problem, Severity
 
 log = logging.getLogger(__name__)
 
 _SAMPLE = 5.0  # seconds between looks at the exporter's state
 _GAUGES = 5.0
 _PRUNE = 3600.0
+_WATCHDOG = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class Chores:
             _Chore(every=_SAMPLE, do=self.sample_health),
             _Chore(every=_GAUGES, do=self.refresh_gauges),
             _Chore(every=_PRUNE, do=self.prune),
+            _Chore(every=_WATCHDOG, do=self.watch_pipeline),
         ]
         if enabled:  # else nothing is taken in, in no way
             chores.append(_Chore(every=reconcile, do=self.reconcile))
@@ -114,12 +119,40 @@ class Chores:
         for pause in pauses:
             self._tools.metrics.paused.labels(pause.scope).set(1)
 
+    def watch_pipeline(self) -> None:
+        """Tell people when the Watchdog alert falls silent, by channels that do not need what is dead."""
+        change = self._tools.watchdog.look(self._tools.clock())
+        if change is None:
+            return
+        text = _WATCHDOG_TEXT[change]
+        self._tools.feed("watchdog", text)
+        results = self._tools.notifier.escalate(
+            self._tools.notifier.direct,
+            Notification(
+                subject=f"Soulfra Monitor: the Watchdog is {change.value}",
+                text=text,
+                severity=Severity.CRITICAL if change is Change.SILENT else Severity.LOW,
+                target="alerting",
+                problem=Problem.HEARTBEAT_MISSED,
+            ),
+        )
+        for channel, failure in results.items():
+            if failure is not None:
+                self._tools.metrics.notification_failures.labels(channel).inc()
+
     def prune(self) -> None:
         """Forget the detail and the summaries that are older than they are kept."""
         now = self._tools.clock()
         gone = self._tools.store.prune(now - self._retention, now - self._summary_retention)
         if any(gone.values()):
             log.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in gone.items() if count))
+
+
+_WATCHDOG_TEXT = {
+    Change.SILENT: "the Watchdog alert is not heard: Prometheus or Alertmanager is dead, or its route is "
+    "missing. Outages still come in by the exporter if Alertmanager lives",
+    Change.BACK: "the Watchdog alert is heard again",
+}
 
 
 def health_minutes(state: Mapping[str, Any], now: float) -> list[HealthMinute]:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from remediator.cli_tables import harmless
 from remediator.client import Client, ClientError, RefusedError
+from soulfra_monitor.redaction import harmless
 
 _DEFAULT_URL = "http://127.0.0.1:3001"
 

@@ -8,11 +8,6 @@ _MINUTE = 60.0
 _HOUR = 3600.0
 
 
-def harmless(text: str) -> str:
-    """Replace what would steer a terminal: messages and labels come from strangers."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
-
-
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Align columns under their heads; None is shown as ``-``."""
     lines = [list(heads), *([cell(value) for value in row] for row in rows)]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from exporter.config import (
+    ALERTMANAGER_LISTEN,
     Address,
     Duration,
     EnvironmentKey,
@@ -92,6 +93,7 @@ class RemediatorSection(Strict):
     retention: Duration = 7 * 86400.0
     summary_retention: Duration = 30 * 86400.0
     reconcile: Duration = 15.0
+    watchdog: Duration = 180.0  # silence of the Watchdog alert after which people are told
     channels: Mapping[Name, Channel] = {"people": Channel(alertmanager=True), "log": Channel(log=True)}
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -108,7 +110,7 @@ class PrometheusSection(Strict):
 class AlertmanagerSection(Strict):
     """How ``soulfra up`` runs Alertmanager."""
 
-    listen: Address = "127.0.0.1:9093"
+    listen: Address = ALERTMANAGER_LISTEN
     command: str | None = None  # default: prometheus-alertmanager or alertmanager, whichever is there
     people: tuple[Url, ...] = ()  # webhooks of the people's route
 
@@ -161,6 +163,16 @@ class StackConfig(WatchConfig):
         """Return every Alertmanager that is asked and told."""
         urls = self.remediator.alertmanagers or self.exporter.alertmanagers
         return tuple(url.rstrip("/") for url in urls or (f"http://{self.alertmanager.listen}",))
+
+    def warnings(self) -> list[str]:
+        """Say what is allowed but probably not meant."""
+        found = super().warnings()
+        if "people" not in self.alertmanager.model_fields_set:
+            found.append(
+                "alertmanager.people: is missing, so no person hears of alerts; give webhook addresses, "
+                "or [] if nobody is to be told or your own Alertmanager does it"
+            )
+        return found
 
     @property
     def settings(self) -> Settings:

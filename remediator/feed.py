@@ -4,7 +4,7 @@ import sys
 from datetime import datetime
 from typing import Protocol
 
-from soulfra_monitor.redaction import redact
+from soulfra_monitor.redaction import harmless, redact
 
 
 class Feed(Protocol):
@@ -15,7 +15,7 @@ class Feed(Protocol):
 
 def print_line(kind: str, text: str) -> None:
     """Print to standard output, which ``soulfra up`` relays; a closed output is nobody listening."""
-    line = redact(" ".join(text.split()))
+    line = harmless(redact(" ".join(text.split())))
     try:
         sys.stdout.write(f"{datetime.now().astimezone():%H:%M:%S}  {kind:<9} {line}\n")
         sys.stdout.flush()

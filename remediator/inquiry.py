@@ -27,6 +27,9 @@ def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mappi
     tools.metrics.exporter_reachable.set(1)
     results = answer["results"]
     seen = results.get(target, {})
+    if seen.get("reason") == "internal":
+        # No evidence either way: a fault of the exporter must not restart a service.
+        return Health(reachable=False, detail=str(seen.get("detail") or "its probe failed by itself")), {}
     states = [item.get("status") for item in state.get("services", {}).values()]
     health = Health(
         reachable=True,

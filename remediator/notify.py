@@ -70,6 +70,11 @@ class Notifier:
         if environment.get(SLACK_VARIABLE):
             self._channels.setdefault(SLACK, Channel(webhook_env=SLACK_VARIABLE))
 
+    @property
+    def direct(self) -> tuple[str, ...]:
+        """The channels that do not need Alertmanager."""
+        return tuple(name for name, channel in self._channels.items() if not channel.alertmanager)
+
     def escalate(self, names: Iterable[str], notification: Notification) -> dict[str, str | None]:
         """Tell the named channels, and the one of ERROR_WEBHOOK_URL too when there is one."""
         extra = (SLACK,) if self._environment.get(SLACK_VARIABLE) else ()

@@ -6,6 +6,7 @@ from typing import Any
 
 from remediator.run import Pause, Run, Step
 from remediator.signals import Decision, Error, ErrorState, Status
+from remediator.watchdog import Watchdog
 from soulfra_monitor.problems import Severity
 
 _LATEST = 253402300799.0  # the end of the year 9999, the last that ISO 8601 writes with four digits
@@ -34,15 +35,17 @@ def health(
     auto_recoveries: int,
     now: float,
     pauses: Sequence[Pause] = (),
+    watchdog: Watchdog | None = None,
 ) -> dict[str, Any]:
     """Return the health of everything. *state* is the exporter's, None when it cannot be asked."""
     seen = (state or {}).get("services", {})
     services = {name: _service(name, seen.get(name), state, open_errors, uptime) for name in names}
     statuses = {service["status"] for service in services.values()}
+    silent = watchdog is not None and watchdog.silent(now)
     overall = "healthy"
     if "critical" in statuses:
         overall = "critical"
-    elif statuses - {"healthy"} or state is None:
+    elif statuses - {"healthy"} or state is None or silent:
         overall = "degraded"
     known = [uptime[name] for name in services if name in uptime]
     return {
@@ -54,6 +57,7 @@ def health(
         "generatedAt": iso(now),
         "exporter": {"reachable": state is not None, "blind": bool(state and state.get("prober_blind"))},
         "integrations": [_integration(edge) for edge in (state or {}).get("integrations", [])],
+        "watchdog": {"heardAt": iso(watchdog.heard_at) if watchdog else None, "silent": silent},
         "paused": [pause_view(pause) for pause in pauses],
     }
 

@@ -25,6 +25,7 @@ from remediator.run import Outcome, Run, Step, StepState, Trigger
 from remediator.signals import Error, ErrorState
 from remediator.store import Store
 from remediator.verify import ExporterClient, ExporterUnreachable, Verification, verify
+from remediator.watchdog import Watchdog
 from soulfra_monitor.problems import Problem
 from soulfra_monitor.redaction import redact, redact_value
 
@@ -57,6 +58,7 @@ class Tools:
     config_folder: Path
     data_folder: Path
     evidence_timeout: float
+    watchdog: Watchdog
     withheld: frozenset[str] = frozenset()  # variables with our own secrets; no child inherits them
     clock: Callable[[], float] = time.time
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -29,6 +29,7 @@ from remediator.runner import Tools
 from remediator.running import Identity
 from remediator.store import open_store
 from remediator.verify import ExporterClient
+from remediator.watchdog import Watchdog
 from remediator.web import Surroundings, create_app
 from remediator.web.access import Holder
 
@@ -87,6 +88,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         config_folder=loaded.file.resolve().parent,
         data_folder=data.resolve(),
         evidence_timeout=section.evidence_timeout,
+        watchdog=Watchdog(section.watchdog, time.time()),
         withheld=spawn.secret_variables(section),
     )
     engine = Engine(

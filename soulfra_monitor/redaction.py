@@ -264,3 +264,8 @@ def _value_at(text: str, start: int, key: str) -> tuple[str, int] | None:
     if opened and len(value[0]) == len(opened) + len(closed):
         return None
     return f"{opened}{MASK}{closed}", value.end()
+
+
+def harmless(text: str) -> str:
+    """Replace what would steer a terminal: messages and labels come from strangers."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)

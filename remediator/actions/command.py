@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from remediator.actions import ActionContext, ActionError
-from remediator.actions.spawn import cannot_start, child_environment, program
+from remediator.actions.spawn import cannot_start, child_environment
 from remediator.places import expand, place
 from remediator.tail import last_lines
 
@@ -23,7 +23,7 @@ _TOLD_LINES = 10
 
 def run(args: "CommandArgs", context: ActionContext, timeout: float) -> str:
     """Run it to its end; a code other than 0 is a failure, and so is more than *timeout* seconds."""
-    argv = program([expand(part, context.data_folder) for part in args.argv])
+    argv = [expand(part, context.data_folder) for part in args.argv]
     folder = context.config_folder.absolute()
     if args.cwd:
         folder = place(args.cwd, context.config_folder, context.data_folder)

@@ -97,9 +97,12 @@ def start_service(
     return process
 
 
+PYTHON = "{python}"
+
+
 def program(argv: Sequence[str]) -> list[str]:
-    """Return the argument list with ``python`` as its program meaning the Python that runs us."""
-    return [sys.executable if argv[0] == "python" else argv[0], *argv[1:]]
+    """Return the argument list with ``{python}`` as its program meaning the Python that runs us."""
+    return [sys.executable if argv[0] == PYTHON else argv[0], *argv[1:]]
 
 
 def child_environment(more: Mapping[str, str], withheld: frozenset[str]) -> dict[str, str]:

@@ -60,6 +60,7 @@ def _is_ours(signal: Signal, now: float) -> bool:
     name = signal.labels.get("alertname")
     if name == _WATCHDOG and signal.status is Status.FIRING:
         surroundings().tools.metrics.watchdog.set(now)
+        surroundings().tools.watchdog.hear(now)
     return name in (_WATCHDOG, ESCALATION)
 
 

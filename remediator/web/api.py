@@ -47,6 +47,7 @@ def health() -> ResponseReturnValue:
             auto_recoveries=sum(run.trigger is not Trigger.PERSON for run in recovered),
             now=now,
             pauses=store.pauses(now),
+            watchdog=around.tools.watchdog,
         )
     )
 

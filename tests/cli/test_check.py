@@ -36,7 +36,7 @@ def playbook(alert: str = "SoulfraServiceDown", step: dict[str, Any] = RESTART) 
 
 
 def front(**more: Any) -> dict[str, Any]:
-    return {"front": {"process": {"port": 4999}, "restart": {"command": ["python"]}, **more}}
+    return {"front": {"process": {"port": 4999}, "restart": {"command": ["{python}"]}, **more}}
 
 
 def test_no_services_at_all_is_fine(check: Check) -> None:
@@ -111,7 +111,8 @@ def test_a_restart_of_a_service_that_cannot_be_restarted_is_a_mistake(check: Che
 def test_a_rule_with_a_problem_that_is_on_no_list_is_a_mistake(check: Check, tmp_path: Path) -> None:
     rule = {"alert": "Mine", "expr": "vector(1)", "labels": {"problem": "sadness"}}
 
-    done = check({"playbooks": []}, rules={"groups": [{"name": "own", "rules": [rule]}]})
+    config = {"playbooks": [], "alertmanager": {"people": []}}
+    done = check(config, rules={"groups": [{"name": "own", "rules": [rule]}]})
 
     assert done.exit_code == 2
     assert "Mine: there is no problem 'sadness'" in done.stderr

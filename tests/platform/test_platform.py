@@ -66,7 +66,7 @@ def platform(
     running = Platform(config=config, services={}, commands={})
     commands = {name: service["restart"]["command"] for name, service in config["services"].items()}
     for name, argv in {**commands, "load": config["demo"]["load"]}.items():
-        running.commands[name] = [sys.executable, *argv[1:]] if argv[0] == "python" else argv
+        running.commands[name] = [sys.executable, *argv[1:]] if argv[0] == "{python}" else argv
     for name, service in config["services"].items():
         running.services[name] = launch(running.commands[name])
         running.services[name].url = f"http://127.0.0.1:{service['process']['port']}"
@@ -225,7 +225,7 @@ def test_a_load_with_a_duration_ends_by_itself_with_every_kind_of_request(
         "mobile-converter",
     }
     assert [line for line in lines(record) if not line["ok"]] == []
-    assert len(lines(record)) == 80
+    assert 75 <= len(lines(record)) <= 82  # 20 per second for 4 s, give or take a busy machine
 
 
 def test_the_platform_knows_nothing_of_what_watches_it(platform_folder: Path) -> None:

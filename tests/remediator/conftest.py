@@ -199,7 +199,7 @@ class ScriptedExporter(ExporterClient):
             "status": "up" if up else "down",
             "since": service["since"],
             "slow": service["slow"],
-            "reason": None if up else "connection_refused",
+            "reason": service.get("reason") or (None if up else "connection_refused"),
             "detail": "",
             "response_time": 0.02,
             "process": None,
@@ -227,6 +227,10 @@ class RecordingNotifier(Notifier):
         super().__init__({}, (), {})
         self.told: list[Notification] = []
         self.works = True
+
+    @property
+    def direct(self) -> tuple[str, ...]:
+        return ("log",)
 
     def send(self, names: Iterable[str], notification: Notification) -> dict[str, str | None]:
         if self.works:

@@ -114,3 +114,24 @@ def test_what_is_old_and_over_is_forgotten_and_what_is_open_stays(idle: Any) -> 
     idle.fire("mail")
     idle.chores.prune()
     assert {error.target for error in idle.errors()} == {"web", "stranger", "mail"}
+
+
+def test_people_are_told_once_when_the_watchdog_falls_silent_and_once_when_it_is_back(idle: Any) -> None:
+    idle.tools.watchdog.hear(idle.now())
+    idle.chores.watch_pipeline()
+    assert not idle.notifier.told
+
+    idle.pass_time(181)
+    idle.chores.watch_pipeline()
+    idle.chores.watch_pipeline()
+    assert [note.subject for note in idle.notifier.told] == ["Soulfra Monitor: the Watchdog is silent"]
+
+    idle.tools.watchdog.hear(idle.now())
+    idle.chores.watch_pipeline()
+    assert [note.subject for note in idle.notifier.told][1:] == ["Soulfra Monitor: the Watchdog is back"]
+
+
+def test_a_watchdog_that_was_never_heard_is_silent_after_the_same_time(idle: Any) -> None:
+    assert not idle.tools.watchdog.silent(idle.now())
+    idle.pass_time(181)
+    assert idle.tools.watchdog.silent(idle.now())

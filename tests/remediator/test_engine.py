@@ -719,3 +719,10 @@ def test_a_playbook_for_alerts_does_not_stand_in_the_way_of_people(
     run = world.engine.request("restart_service", "web", force=False, by="ann")
     assert run.playbook == "restart_service"
     until(lambda: world.store.get_run(run.id).outcome == "recovered")
+
+
+def test_a_fault_of_the_exporter_itself_restarts_nothing(world: Any, until: Any) -> None:
+    world.exporter.set("web", up=False, reason="internal")
+    world.fire()
+    until(lambda: world.error().held_reason == "stale")
+    assert not world.done

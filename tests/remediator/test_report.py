@@ -112,6 +112,7 @@ def test_the_health_api_has_the_keys_of_its_contract() -> None:
         "exporter",
         "integrations",
         "paused",
+        "watchdog",
     }
 
 

@@ -32,9 +32,9 @@ def test_services_are_started_after_what_they_depend_on(plan: Plan, ports: Calla
     found = plan(
         demo=True,
         services={
-            "front": service(ports(), "python", depends_on=["middle"]),
-            "middle": service(ports(), "python", depends_on=["store"]),
-            "store": service(ports(), "python"),
+            "front": service(ports(), "{python}", depends_on=["middle"]),
+            "middle": service(ports(), "{python}", depends_on=["store"]),
+            "store": service(ports(), "{python}"),
         },
     )
 
@@ -70,7 +70,7 @@ def test_a_missing_program_of_a_demo_service_is_named(plan: Plan, ports: Callabl
 
 
 def test_python_in_a_command_is_the_python_that_runs_us(plan: Plan, ports: Callable[[], int]) -> None:
-    found = plan(demo=True, services={"front": service(ports(), "python", "-V")})
+    found = plan(demo=True, services={"front": service(ports(), "{python}", "-V")})
 
     assert start_mistakes(found) == []
     assert sys.executable == found.exporter.argv[0]

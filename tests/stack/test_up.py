@@ -25,7 +25,7 @@ def _real_parts(need: Callable[[str], None]) -> None:
 
 def sleeper(*lines: str) -> dict[str, Any]:
     """Return a service without checks: a Python program that ends with *lines*."""
-    return {"restart": {"command": ["python", "-c", "\n".join(["import os, signal, time", *lines])]}}
+    return {"restart": {"command": ["{python}", "-c", "\n".join(["import os, signal, time", *lines])]}}
 
 
 def left_over(processes: list[psutil.Process]) -> list[str]:

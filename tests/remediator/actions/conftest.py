@@ -31,7 +31,7 @@ class Bench:
 
     def service(self, name: str, code: str, **restart: Any) -> Service:
         """Configure a service that runs Python code."""
-        command = restart.pop("command", ("python", "-c", code))
+        command = restart.pop("command", ("{python}", "-c", code))
         found = Service(restart=Restart.model_validate({"command": command, **restart}))
         self.services[name] = found
         return found

@@ -1,6 +1,7 @@
 """The other actions, on a real server and real programs, and the table that names them."""
 
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -126,7 +127,7 @@ class TestCommand:
         code = "import sys; print('secret' + '=hunter2'); sys.exit(4)"
 
         with pytest.raises(ActionError, match=r"code 4: secret=\*\*\*"):
-            act("command", CommandArgs(argv=("python", "-c", code)), bench.context())
+            act("command", CommandArgs(argv=(sys.executable, "-c", code)), bench.context())
 
     def test_no_shell_is_involved(self, bench: Any) -> None:
         line = act("command", CommandArgs(argv=("echo", "$(id)", "; ls", "`id`")), bench.context())
@@ -146,7 +147,7 @@ class TestCommand:
             "print(p.pid, flush=True); time.sleep(60)"
         )
         with pytest.raises(ActionError, match=r"longer than 1 s and was killed: \d+") as caught:
-            act("command", CommandArgs(argv=("python", "-c", code)), bench.context(), timeout=1.0)
+            act("command", CommandArgs(argv=(sys.executable, "-c", code)), bench.context(), timeout=1.0)
 
         child = int(str(caught.value).rpartition(" ")[2])
         bench.until(
@@ -156,7 +157,7 @@ class TestCommand:
     def test_a_lot_of_output_is_cut_to_its_end(self, bench: Any) -> None:
         code = "for i in range(200000): print('line', i)"
 
-        line = act("command", CommandArgs(argv=("python", "-c", code)), bench.context(), timeout=20)
+        line = act("command", CommandArgs(argv=(sys.executable, "-c", code)), bench.context(), timeout=20)
 
         assert line.endswith("line 199999")
         assert len(line) < 5000

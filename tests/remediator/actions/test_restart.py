@@ -316,7 +316,7 @@ def test_the_process_has_a_session_folder_and_signals_of_its_own(bench: Any) -> 
         " signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.read(0, 1), flush=True); "
     ) + SLEEP
     (bench.folder / "work").mkdir()
-    bench.service("shop", "", command=("python", "-c", code, "--data={data}"), cwd="work")
+    bench.service("shop", "", command=("{python}", "-c", code, "--data={data}"), cwd="work")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         restart(bench)
