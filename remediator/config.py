@@ -128,6 +128,9 @@ PlaybookEntry = Annotated[
 """A playbook file (``shipped`` is the one that comes along), or a playbook written in place."""
 
 
+_LONGEST_SCRAPE = 20.0  # seconds; the rules' windows are made for it
+
+
 class StackConfig(WatchConfig):
     """Everything in ``soulfra.yml``."""
 
@@ -167,6 +170,9 @@ class StackConfig(WatchConfig):
     def warnings(self) -> list[str]:
         """Say what is allowed but probably not meant."""
         found = super().warnings()
+        if self.prometheus.scrape_interval > _LONGEST_SCRAPE:
+            limit = f"{_LONGEST_SCRAPE:g} s"
+            found.append(f"prometheus.scrape_interval: above {limit} the shipped rules see too few samples")
         if "people" not in self.alertmanager.model_fields_set:
             found.append(
                 "alertmanager.people: is missing, so no person hears of alerts; give webhook addresses, "

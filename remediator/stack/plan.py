@@ -4,6 +4,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -141,7 +142,7 @@ def _in_order(config: StackConfig) -> list[tuple[str, Service]]:
 
 def start_mistakes(plan: StackPlan) -> list[str]:
     """Say everything that would keep the stack from starting: programs that are missing, ports in use."""
-    return [*_missing_programs(plan), *port_mistakes(_needs(plan))]
+    return [*_missing_programs(plan), *_missing_packages(plan), *port_mistakes(_needs(plan))]
 
 
 def _missing_programs(plan: StackPlan) -> list[str]:
@@ -158,6 +159,23 @@ def _missing_programs(plan: StackPlan) -> list[str]:
             hint = _INSTALL if command == "redis-server" else ""
             found.append(f"services.{name}.restart.command: there is no program {command!r}{hint}")
     return found
+
+
+def _missing_packages(plan: StackPlan) -> list[str]:
+    """Say what the example platform would miss only when it is asked for a document."""
+    scripts = {
+        Path(word).name
+        for _, service in (plan.demo.services if plan.demo else ())
+        for word in (service.restart.command if service.restart else ())
+    }
+    if "mobile_converter.py" not in scripts:
+        return []
+    missing = [name for name in ("ebooklib", "markdown", "fpdf") if find_spec(name) is None]
+    return (
+        [f"the example platform needs {', '.join(missing)}: pip install 'soulfra-monitor[platform]'"]
+        if missing
+        else []
+    )
 
 
 def _program_of(service: Service, plan: StackPlan) -> str:

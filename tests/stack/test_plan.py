@@ -81,3 +81,12 @@ def test_exporter_and_remediator_read_the_same_file(plan: Plan, tmp_path: Path) 
 
     for part in (found.exporter, found.remediator):
         assert str(tmp_path / "soulfra.yml") in part.argv
+
+
+def test_packages_that_the_example_platform_needs_are_missed_before_anything_starts(
+    plan: Plan, ports: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remediator.stack.plan.find_spec", lambda name: None)
+    found = plan(demo=True, services={"converter": service(ports(), "{python}", "mobile_converter.py")})
+
+    assert any("soulfra-monitor[platform]" in told for told in start_mistakes(found))
