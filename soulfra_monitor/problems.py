@@ -34,6 +34,11 @@ class Problem(StrEnum):
     TLS_EXPIRY = "tls_expiry"
     FLAPPING = "flapping"
     ANOMALY = "anomaly"
+    PROBER_BLIND = "prober_blind"
+    PROBE_STALE = "probe_stale"
+    PROBE_FAULT = "probe_fault"
+    TARGET_VANISHED = "target_vanished"
+    CONFIG_INVALID = "config_invalid"
     OTHER = "other"
 
     @classmethod

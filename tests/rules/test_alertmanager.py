@@ -227,7 +227,7 @@ def test_a_blind_exporter_hides_no_outage_from_the_remediator(stack: Stack) -> N
         {
             "alertname": "SoulfraProberBlind",
             "target": "soulfra-exporter",
-            "problem": "other",
+            "problem": "prober_blind",
             "severity": "critical",
         }
     )

@@ -88,6 +88,27 @@ def test_each_alert_has_the_labels_that_the_remediator_builds_on(rule: dict[str,
     assert "target" in labels or "by (target" in rule["expr"] or "target:" in rule["expr"]
 
 
+def test_no_two_alerts_share_the_target_and_problem_that_would_make_them_one_error() -> None:
+    about_monitoring = [
+        (rule["labels"]["target"], rule["labels"]["problem"])
+        for rule in SOULFRA_ALERTS
+        if rule["labels"].get("target", "{{").startswith("soulfra-")
+    ]
+    about_services = {
+        rule["alert"]: rule["labels"]["problem"]
+        for rule in SOULFRA_ALERTS
+        if not rule["labels"].get("target", "{{").startswith("soulfra-")
+    }
+
+    assert len(set(about_monitoring)) == len(about_monitoring)
+    assert len(set(about_services.values())) == len(about_services)
+
+
+@pytest.mark.parametrize("rule", SOULFRA_ALERTS, ids=name)
+def test_each_alert_names_its_problem(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["problem"] != Problem.OTHER
+
+
 @pytest.mark.parametrize("rule", ALERTS, ids=name)
 def test_no_label_of_an_alert_can_change_while_it_fires(rule: dict[str, Any]) -> None:
     assert "$value" not in "".join(rule["labels"].values())
@@ -143,7 +164,9 @@ def test_no_runbook_is_about_an_alert_that_does_not_exist() -> None:
         ({"alertname": "Foreign", "severity": "critical"}, "people"),
         ({"alertname": "Foreign", "severity": "info"}, "nobody"),
         ({"alertname": "ForeignWithoutSeverity"}, "people"),
-        ({"alertname": "ForeignWithProblemOnly", "problem": "disk_full"}, "remediator"),
+        ({"alertname": "ForeignWithProblemOnly", "problem": "disk_full"}, "remediator,people"),
+        ({"alertname": "Foreign", "problem": "disk_full", "severity": "page"}, "remediator,people"),
+        ({"alertname": "Foreign", "severity": "page"}, "people"),
     ],
 )
 def test_alertmanager_routes_each_kind_of_alert(amtool: str, labels: dict[str, str], receivers: str) -> None:
