@@ -62,7 +62,9 @@ class Engine:
         self._tools = tools
         self._store = tools.store
         self._stable_for = stable_for
-        self._running = Running(tools, identity, lease=lease, workers=workers, on_end=self.wake)
+        self._running = Running(
+            tools, identity, lease=lease, workers=workers, on_end=self.wake, on_give_up=self._give_up
+        )
         self._judge = Judge(
             tools, playbooks, self._running, alertmanagers=alertmanagers, escalate_after=escalate_after
         )
@@ -113,6 +115,10 @@ class Engine:
         Raises RefusalError when there is no such error.
         """
         now = self._tools.clock()
+        known = self._store.get_error(error_id)
+        if known is not None and known.held_reason is not Reason.APPROVAL_PENDING:
+            message = "it is over" if not known.open else "it does not wait for an approval"
+            raise RefusalError(HTTPStatus.CONFLICT, f"{error_id}: {message}")
 
         def note(error: Error) -> Error:
             if approve:
@@ -195,12 +201,19 @@ class Engine:
             if current is None:
                 return
             error = current
-        if self._is_over(error, health) and self._close(error):
+        if self._is_over(error, health):
+            if not self._close(error):
+                self._judge.set_check(error.id, self._tools.clock() + 0.5)
             return
         if error.state is ErrorState.FAILED:
             self._watch_failed(error)
             return
         self._judge.judge(error, health, seen)
+
+    def _give_up(self, error_id: str, why: str) -> None:
+        error = self._store.get_error(error_id)
+        if error is not None:
+            escalate(self._tools, error, self._judge.playbook_for(error), why, give_up=True)
 
     def _watch_failed(self, error: Error) -> None:
         """Wait for the end of an error that people were called for, and make sure that they were told."""
@@ -260,7 +273,13 @@ class Engine:
                 return False
         now = self._tools.clock()
 
+        missed = False
+
         def close(old: Error) -> Error:
+            nonlocal missed
+            missed = error.problem not in PROVEN_BY_PROBE and old.last_seen != error.last_seen
+            if missed:  # its alert may be firing again, which no probe can tell
+                return replace(old, check_at=now)
             # A signal that came in after the proof may tell of the next failure: look once more.
             again = now if old.last_seen > now else None
             closed = replace(
@@ -270,12 +289,15 @@ class Engine:
                 return closed
             if not known:  # its alert is over, but nothing of ours can prove a recovery
                 return replace(closed, state=ErrorState.FAILED)
-            return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by="itself")
+            by = old.recovered_by or "itself"
+            return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by=by)
 
         how = "a fresh probe says healthy" if known else "the alert is over; nothing here can prove more"
         reason = Reason.ALREADY_HEALTHY if known else Reason.RESOLVED
-        self._judge.record(error, "timer", Answer(verdict=Verdict.REFUSED, reason=reason, detail=how))
         change_error(self._store, error.id, close)
+        if missed:
+            return False
+        self._judge.record(error, "timer", Answer(verdict=Verdict.REFUSED, reason=reason, detail=how))
         self._tools.feed("over", f"{error.target} {error.problem}: {how} [{error.id}]")
         return True
 

@@ -33,8 +33,10 @@ def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *,
         change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
 
 
-def notify(tools: Tools, error: Error, playbook: Playbook | None, text: str) -> bool:
-    """Tell the playbook's channels; return whether at least one took it."""
+def notify(
+    tools: Tools, error: Error, playbook: Playbook | None, text: str, kind: str = "escalation"
+) -> bool:
+    """Tell the playbook's channels; return whether one that reaches people took it."""
     runs = tools.store.find_runs(RunQuery(error_id=error.id, limit=1))
     last = runs[0] if runs else None
     tried = f"\nLast run: {last.playbook} ended {last.outcome}: {last.detail}" if last else ""
@@ -47,9 +49,10 @@ def notify(tools: Tools, error: Error, playbook: Playbook | None, text: str) -> 
         error_id=error.id,
         run_id=last.id if last else None,
         evidence=last.evidence if last else {},
+        kind=kind,
     )
     results = tools.notifier.escalate(playbook.escalate.notify if playbook else ("people",), notification)
     failed = [channel for channel, problem in results.items() if problem is not None]
     for channel in failed:
         tools.metrics.notification_failures.labels(channel).inc()
-    return len(failed) < len(results)
+    return tools.notifier.reached_people(results)

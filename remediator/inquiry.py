@@ -27,7 +27,7 @@ def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mappi
     tools.metrics.exporter_reachable.set(1)
     results = answer["results"]
     seen = results.get(target, {})
-    if seen.get("reason") == "internal":
+    if seen.get("known") and seen.get("healthy") is None:
         # No evidence either way: a fault of the exporter must not restart a service.
         return Health(reachable=False, detail=str(seen.get("detail") or "its probe failed by itself")), {}
     states = [item.get("status") for item in state.get("services", {}).values()]
@@ -54,7 +54,7 @@ def _sick(needed: Sequence[str], results: Mapping[str, Any], at: float, settle: 
         seen = results.get(name, {})
         if not seen.get("known"):
             continue
-        settled = at - (seen.get("since") or 0.0) >= settle
-        if not seen.get("healthy") or not settled:
+        settled = at - (seen.get("recovered_at") or 0.0) >= settle
+        if seen.get("healthy") is False or not settled:
             sick.append(name)
     return tuple(sick)

@@ -18,12 +18,13 @@ from remediator.policy import Answer, Health, Situation, attempts_allowed, decid
 from remediator.run import Outcome, Run
 from remediator.runner import Tools, change_error
 from remediator.running import Running
-from remediator.signals import Decision, Error, Reason, Verdict
-from remediator.store import ErrorQuery
+from remediator.signals import PROVEN_BY_PROBE, Decision, Error, Reason, Verdict
+from remediator.store import ErrorQuery, RunQuery
 from soulfra_monitor.problems import Problem, Severity
 
 log = logging.getLogger(__name__)
 
+_CLAIM_TRIES = 50
 _HISTORY = 8 * 86400.0  # seconds of past runs that limits may look at
 
 
@@ -80,10 +81,12 @@ class Judge:
             # A signal came in between, or another remediator was faster: look again at once.
             self.set_check(error.id, self._tools.clock() + 0.05)
             return
-        answer = Answer(verdict=Verdict.RUN)
-        self.record(error, "timer", answer, playbook=playbook.name, run=run.id)
         left = attempts_allowed(playbook, self._tools.settings) - error.attempts
-        self._running.start(run, plan, attempts_left=left, seen=seen)
+        try:
+            self.record(error, "timer", Answer(verdict=Verdict.RUN), playbook=playbook.name, run=run.id)
+        finally:
+            # What is claimed is done, also when its decision cannot be written.
+            self._running.start(run, plan, attempts_left=left, seen=seen)
 
     def request(self, action: str, target: str, *, force: bool, by: str) -> Run:
         """Begin what a person asks for. Raises RefusalError with the reason when it is not begun."""
@@ -98,20 +101,36 @@ class Judge:
         if isinstance(plan, str):
             raise RefusalError(HTTPStatus.CONFLICT, plan, Reason.TEMPLATE_ERROR)
         health, seen = ask(self._tools, target, peers=False)
+        stored = error is not None
         with self._deciding:
             answer = decide(self._situation(subject, playbook, health, by_person=True, forced=force))
-            run = self._running.prepare(subject, playbook, plan, by=by, stored=error is not None)
-            if answer.verdict is Verdict.RUN and not self._running.claim(run, error):
+            run = self._running.prepare(subject, playbook, plan, by=by, stored=stored)
+            if answer.verdict is Verdict.RUN and not self._claim_for_person(run):
                 answer = Answer(
                     verdict=Verdict.REFUSED, reason=Reason.LOCKED, detail="another run was faster"
                 )
         if answer.verdict is not Verdict.RUN:
             refused = replace(answer, verdict=Verdict.REFUSED, until=None)
-            self.record(subject, "person", refused, playbook=playbook.name, stored=error is not None)
+            self.record(subject, "person", refused, playbook=playbook.name, stored=stored)
             raise RefusalError(HTTPStatus.CONFLICT, answer.detail, answer.reason)
-        self.record(subject, "person", answer, playbook=playbook.name, run=run.id, stored=error is not None)
-        self._running.start(run, plan, attempts_left=len(plan.rungs), seen=seen)
+        try:
+            self.record(subject, "person", answer, playbook=playbook.name, run=run.id, stored=stored)
+        finally:
+            self._running.start(run, plan, attempts_left=len(plan.rungs), seen=seen)
         return run
+
+    def _claim_for_person(self, run: Run) -> bool:
+        """Claim with the error as it is now: signals that come in meanwhile are no reason to refuse a person."""
+        for _ in range(_CLAIM_TRIES):
+            error = self._store.get_error(run.error_id) if run.error_id else None
+            if self._running.claim(run, error):
+                return True
+            if error is None or self._is_running(run.target):
+                return False
+        return False
+
+    def _is_running(self, target: str) -> bool:
+        return bool(self._store.find_runs(RunQuery(target=target, running=True, limit=1)))
 
     def playbook_for(self, error: Error) -> Playbook | None:
         """Return the first playbook that matches the error."""
@@ -125,7 +144,8 @@ class Judge:
         # A time that somebody held it back on purpose does not count towards calling people.
         counted = error.held_since is not None and error.held_reason in _ESCALATING
         held_since = error.held_since if counted and error.held_since is not None else now
-        again = answer.until if answer.until is not None else now + WATCH
+        # However long a limit holds: an end that nobody tells, and the moment to call people, are not missed.
+        again = min(answer.until or now + WATCH, now + WATCH)
 
         def hold(old: Error) -> Error:
             # Somebody may have asked for an earlier look meanwhile: an approval, the end of the alert.
@@ -142,7 +162,8 @@ class Judge:
                 replace(shadow, outcome=Outcome.SHADOWED, ended_at=now, detail="planned only")
             )
         elif answer.reason is Reason.APPROVAL_PENDING and first:
-            notify(self._tools, error, playbook, f"{error.target} {error.problem} {answer.detail}")
+            asked = f"{error.target} {error.problem} {answer.detail}"
+            notify(self._tools, error, playbook, asked, kind="approval")
         elif answer.reason in _ESCALATING and now - held_since >= self._escalate_after:
             escalate(
                 self._tools,
@@ -247,8 +268,9 @@ class Judge:
         return playbook
 
     def _open_error_of(self, target: str) -> Error | None:
-        errors = self._store.find_errors(ErrorQuery(target=target, open=True, limit=1))
-        return errors[0] if errors else None
+        # A healthy probe proves nothing about the other problems, so a run by hand is not counted for them.
+        errors = self._store.find_errors(ErrorQuery(target=target, open=True))
+        return next((error for error in errors if error.problem in PROVEN_BY_PROBE), None)
 
 
 _ESCALATING = frozenset(

@@ -45,6 +45,7 @@ class Notification:
     run_id: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     url: str | None = None  # where to read more
+    kind: str = "escalation"  # or "approval": what Alertmanager must not take for the same
 
 
 class _DeliveryError(Exception):
@@ -74,6 +75,15 @@ class Notifier:
     def direct(self) -> tuple[str, ...]:
         """The channels that do not need Alertmanager."""
         return tuple(name for name, channel in self._channels.items() if not channel.alertmanager)
+
+    def reached_people(self, results: Mapping[str, str | None]) -> bool:
+        """Whether a channel took it that somebody hears; the log counts where nothing else is configured."""
+        heard = {name: why for name, why in results.items() if not self._is_log(name)} or results
+        return any(why is None for why in heard.values())
+
+    def _is_log(self, name: str) -> bool:
+        channel = self._channels.get(name)
+        return channel is not None and bool(channel.log)
 
     def escalate(self, names: Iterable[str], notification: Notification) -> dict[str, str | None]:
         """Tell the named channels, and the one of ERROR_WEBHOOK_URL too when there is one."""
@@ -142,6 +152,7 @@ def _redacted(notification: Notification) -> Notification:
         target=notification.target,
         problem=notification.problem,
         error_id=notification.error_id,
+        kind=notification.kind,
         run_id=notification.run_id,
         evidence=redact_value(notification.evidence),
         url=redact(notification.url) if notification.url else None,
@@ -186,11 +197,13 @@ def _tell_alertmanagers(urls: tuple[str, ...], notification: Notification, timeo
             "target": notification.target,
             "problem": notification.problem,
             "severity": _ALERT_SEVERITY[notification.severity],
+            # Alertmanager tells of an alert again only when its labels are new: each error is one of its own.
+            "kind": notification.kind,
+            **({"error_id": notification.error_id} if notification.error_id else {}),
         },
         "annotations": {
             "summary": notification.subject,
             "description": notification.text,
-            "error_id": notification.error_id or "",
             "run_id": notification.run_id or "",
             "runbook_url": RUNBOOK,
         },

@@ -98,7 +98,7 @@ def _plan_step(
     raw = step.args.model_dump(by_alias=True)
     args = _render(raw, values, f"{place}.{step.action}")
     if step.action in _INVENTORY_ACTIONS:
-        _check_inventory(step.action, args, services, place)
+        _check_inventory(step.action, args, services, str(values["target"]), place)
     if step.action == "command":
         _check_options(raw["argv"], args["argv"], place)
     if step.action == "http":
@@ -172,7 +172,7 @@ def _quote_for_url(value: object) -> object:
 
 
 def _check_inventory(
-    action: str, args: Mapping[str, Any], services: Mapping[str, Service], place: str
+    action: str, args: Mapping[str, Any], services: Mapping[str, Service], target: str, place: str
 ) -> None:
     service = services.get(args["service"])
     if service is None:
@@ -181,6 +181,9 @@ def _check_inventory(
         raise PlanError(f"{place}.restart: services.{args['service']} has no restart section")
     if action == "hook" and args["hook"] not in service.hooks:
         raise PlanError(f"{place}.hook: services.{args['service']} has no hook {args['hook']!r}")
+    if args["service"] != target:
+        # Locks, pauses, budgets and approvals are the target's; another service has its own.
+        raise PlanError(f"{place}.{action}: may touch {target!r} only, not {args['service']!r}")
 
 
 def _check_options(templates: list[str], rendered: list[str], place: str) -> None:

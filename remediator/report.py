@@ -121,7 +121,7 @@ def error_view(error: Error) -> dict[str, Any]:
         "firstSeen": iso(error.first_seen),
         "lastSeen": iso(error.last_seen),
         "recoveredAt": iso(error.recovered_at),
-        "recoveredBy": error.recovered_by,
+        "recoveredBy": error.recovered_by if error.state is ErrorState.RECOVERED else None,
         "closedAt": iso(error.closed_at),
         "attempts": error.attempts,
         "relapses": error.relapses,

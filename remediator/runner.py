@@ -22,7 +22,7 @@ from remediator.plan import Plan, PlannedRung, PlannedStep
 from remediator.playbook import RestartArgs, Verify
 from remediator.policy import Settings, backoff_seconds
 from remediator.run import Outcome, Run, Step, StepState, Trigger
-from remediator.signals import Error, ErrorState
+from remediator.signals import PROVEN_BY_PROBE, Error, ErrorState
 from remediator.store import Store
 from remediator.verify import ExporterClient, ExporterUnreachable, Verification, verify
 from remediator.watchdog import Watchdog
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _DESTRUCTIVE = frozenset({"restart", "command", "http", "hook"})
 _UNRESPONSIVE = frozenset({"timeout", "connect_timeout"})
+_LOOK_WITHIN = 1.0  # seconds for a look between two effects
+_UNPROVEN_WAIT = 360.0  # seconds an alert over five minutes needs to fall silent after a repair
 _RESUME_WITHIN = 10.0  # seconds a repair gets to show after the remediator itself was away
 _WRITE_TRIES = 50
 
@@ -96,6 +98,9 @@ def execute(tools: Tools, run: Run, plan: Plan, *, attempts_left: int, seen: Map
     progress = _Progress(run=run, seen=seen)
     outcome, detail = Outcome.FAILED, "no attempt was left"
     for index in range(run.rung, min(len(plan.rungs), run.rung + attempts_left)):
+        if index > run.rung and (objection := _before_next(tools, run)) is not None:
+            outcome, detail = objection
+            break
         outcome, detail = _try_rung(tools, progress, index, plan.rungs[index])
         if outcome is not Outcome.FAILED:
             break
@@ -104,31 +109,40 @@ def execute(tools: Tools, run: Run, plan: Plan, *, attempts_left: int, seen: Map
     return end(tools, progress.run, outcome, detail)
 
 
-def resume(tools: Tools, run: Run) -> Run:
-    """Settle a run that an earlier life of the remediator left behind; return it, ended.
+def _before_next(tools: Tools, run: Run) -> tuple[Outcome, str] | None:
+    """Say why the next effect is not to be: it is not needed any more, or held back meanwhile."""
+    if tools.stopping.is_set():
+        raise RunLeftError(run.id)
+    now = tools.clock()
+    if run.trigger is not Trigger.PERSON:
+        for pause in tools.store.pauses(now):
+            if pause.holds(run.target, now):
+                return Outcome.FAILED, f"paused by {pause.owner} before the next rung: {pause.reason}"
+    proof = _verify(tools, run.target, run.error_id, _rung_verify(run), within=_LOOK_WITHIN)
+    return None if proof.outcome is Outcome.FAILED else (proof.outcome, proof.detail)
 
-    It ends as recovered when fresh probes say so, else as interrupted; the error then stays open
-    and is decided anew. Nothing is repeated here.
+
+def resume(tools: Tools, run: Run) -> tuple[Run, bool]:
+    """Settle a run that an earlier life of the remediator left behind.
+
+    Returns it, ended, and whether its last step forbids to try again. It ends as recovered when fresh
+    probes say so, else as interrupted (or failed, where it must not be tried again); the error then
+    stays open and is decided anew. Nothing is repeated here.
     """
     steps = tools.store.steps(run.id)
     last = steps[-1] if steps else None
     if last is None:
-        return end(tools, run, Outcome.INTERRUPTED, "the remediator went away before the first step")
-    if last.state is StepState.STARTED and last.on_crash == "fail":
-        return end(
-            tools,
-            run,
-            Outcome.FAILED,
-            f"the remediator went away in {last.action}, which must not be repeated",
-        )
-    if last.state is StepState.STARTED and last.on_crash == "rerun":
-        return end(
-            tools, run, Outcome.INTERRUPTED, f"the remediator went away in {last.action}; it is tried again"
-        )
-    proof = _verify(tools, run.target, run.error_id, _rung_verify(run), within=_RESUME_WITHIN)
+        return end(tools, run, Outcome.INTERRUPTED, "the remediator went away before the first step"), False
+    declared = last.on_crash if last.state is StepState.STARTED else "verify"
+    within = _LOOK_WITHIN if declared == "rerun" else _RESUME_WITHIN
+    proof = _verify(tools, run.target, run.error_id, _rung_verify(run), within=within)
     if proof.outcome is Outcome.RECOVERED:
-        return end(tools, run, Outcome.RECOVERED, f"verified after the remediator was away: {proof.detail}")
-    return end(tools, run, Outcome.INTERRUPTED, f"the remediator went away in {last.action}: {proof.detail}")
+        detail = f"verified after the remediator was away: {proof.detail}"
+        return end(tools, run, Outcome.RECOVERED, detail), False
+    detail = f"the remediator went away in {last.action}: {proof.detail}"
+    if declared == "fail":
+        return end(tools, run, Outcome.FAILED, f"{detail}; it must not be tried again"), True
+    return end(tools, run, Outcome.INTERRUPTED, detail), False
 
 
 def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
@@ -148,6 +162,11 @@ def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
 
 def _after_run(error: Error, run: Run, settings: Settings) -> Error:
     now = run.ended_at or run.started_at
+    if run.outcome is Outcome.RECOVERED and error.problem not in PROVEN_BY_PROBE:
+        # The service is well, but only the end of its alert says that the problem is gone.
+        return replace(
+            error, recovered_by=_by(run), not_before=now + _UNPROVEN_WAIT, check_at=now, held_reason=None
+        )
     if run.outcome is Outcome.RECOVERED:
         verified = run.timings.get("verified", now)
         return replace(
@@ -155,7 +174,7 @@ def _after_run(error: Error, run: Run, settings: Settings) -> Error:
             state=ErrorState.RECOVERED,
             open=False,
             recovered_at=verified,
-            recovered_by="person" if run.trigger is Trigger.PERSON else "run",
+            recovered_by=_by(run),
             closed_at=now,
             not_before=now + backoff_seconds(settings, error.attempts),
             held_reason=None,
@@ -164,7 +183,12 @@ def _after_run(error: Error, run: Run, settings: Settings) -> Error:
             check_at=now if error.last_seen > verified else None,
         )
     wait = 0.0 if run.outcome is Outcome.INTERRUPTED else backoff_seconds(settings, error.attempts)
-    return replace(error, not_before=now + wait, check_at=now + wait)
+    # Looked at again at once: the backoff holds the next try back, not the call for people.
+    return replace(error, not_before=now + wait, check_at=now)
+
+
+def _by(run: Run) -> str:
+    return "person" if run.trigger is Trigger.PERSON else "run"
 
 
 def _tell_end(tools: Tools, run: Run, error: Error | None) -> None:
@@ -221,6 +245,8 @@ def _do_step(tools: Tools, progress: _Progress, rung: int, step: PlannedStep) ->
                 raise
             if tools.stopping.wait(step.retry.backoff * 2 ** (attempt - 1)):
                 raise RunLeftError(progress.run.id) from error
+            if _before_next(tools, progress.run) is not None:
+                return  # it took effect after all, or must not be repeated; the proof decides
         else:
             return
 

@@ -29,12 +29,20 @@ class Running:
     """Runs at work in a pool of threads, one per target, each under a lease in the store."""
 
     def __init__(
-        self, tools: Tools, identity: Identity, *, lease: float, workers: int, on_end: Callable[[], None]
+        self,
+        tools: Tools,
+        identity: Identity,
+        *,
+        lease: float,
+        workers: int,
+        on_end: Callable[[], None],
+        on_give_up: Callable[[str, str], None],
     ) -> None:
         self._tools = tools
         self._identity = identity
         self._lease = lease
         self._on_end = on_end
+        self._on_give_up = on_give_up  # called with an error that must not be tried again, and why
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
         self._at_work: dict[str, Run] = {}
         self._lock = threading.Lock()  # guards the one above
@@ -43,13 +51,11 @@ class Running:
     def claim(self, run: Run, error: Error | None) -> bool:
         """Write the run and take its target's lease; False when it is held or the error has changed."""
         held = replace(error, held_reason=None, held_since=None, check_at=None) if error else None
-        if not self._tools.store.begin_run(run, held):
-            return False
-        self._enter(run)
-        return True
+        return self._tools.store.begin_run(run, held)
 
     def start(self, run: Run, plan: Plan, *, attempts_left: int, seen: Mapping[str, Any]) -> None:
         """Let a claimed run do its work."""
+        self._enter(run)
         self._pool.submit(self._run, run, plan, attempts_left, seen)
 
     def prepare(
@@ -141,13 +147,15 @@ class Running:
         owner, boot = self._identity.owner, self._identity.boot
         ours = self._tools.store.adopt(run, token, boot, now + self._lease, owner)
         if ours is not None:
-            self._tools.feed("resume", f"{run.target}: {run.id} was left behind; it is verified first")
             self._enter(ours)
             self._pool.submit(self._resume, ours)
+            self._tools.feed("resume", f"{run.target}: {run.id} was left behind; it is verified first")
 
     def _resume(self, run: Run) -> None:
         try:
-            resume(self._tools, run)
+            ended, must_not_repeat = resume(self._tools, run)
+            if must_not_repeat and ended.outcome is not Outcome.RECOVERED and ended.error_id:
+                self._on_give_up(ended.error_id, ended.detail)
         except RunLeftError:
             log.warning("%s was taken over by another remediator", run.id)
         except Exception as failure:  # noqa: BLE001 - a thread's edge; counted and logged

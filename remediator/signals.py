@@ -224,6 +224,7 @@ def reopen(error: Error, now: float) -> Error:
         open=True,
         recovered_at=None,
         recovered_by=None,
+        rejected_by=None,
         closed_at=None,
         relapses=error.relapses + 1,
         check_at=now,

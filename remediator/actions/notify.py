@@ -26,7 +26,7 @@ def run(args: "NotifyArgs", context: ActionContext, timeout: float) -> str:  # n
         ),
     )
     failed = [f"{channel}: {reason}" for channel, reason in results.items() if reason is not None]
-    if len(failed) == len(results):
+    if not context.notifier.reached_people(results):
         raise ActionError("nobody was told: " + "; ".join(failed))
     told = ", ".join(channel for channel, reason in results.items() if reason is None)
     return f"told {told}" + (f"; not told: {'; '.join(failed)}" if failed else "")

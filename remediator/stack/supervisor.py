@@ -34,10 +34,10 @@ class _Running:
 class Supervisor:
     """Owns every process of a stack. Used by the main thread alone."""
 
-    def __init__(self, *, waiting: Waiting, logs: Path, feed: int) -> None:
+    def __init__(self, *, waiting: Waiting, logs: Path, feed: Callable[[str], None]) -> None:
         self._waiting = waiting
         self._logs = logs
-        self._feed = feed  # descriptor that gets what parts say to people
+        self._feed = feed  # gets what parts say to people
         self._parts: dict[str, _Running] = {}
         self.once: dict[int, str] = {}  # what ``run_once`` started: process and name
         self._others: dict[int, subprocess.Popen[bytes]] = {}
@@ -134,7 +134,7 @@ class Supervisor:
                 stderr=log,
                 cwd=folder,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others in order
-                preexec_fn=family.ending_with(os.getpid()),  # noqa: PLW1509 - there are no other threads here
+                preexec_fn=family.ending_with(os.getpid()),  # noqa: PLW1509 - the feed's thread holds nothing that prctl needs
             )
 
     def _reap(self) -> None:

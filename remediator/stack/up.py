@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 
 from remediator.actions import ActionError
-from remediator.actions.spawn import program, start_service
+from remediator.actions.spawn import program, secret_variables, start_service
 from remediator.config import Loaded
-from remediator.feed import print_line
+from remediator.feed import flush, print_line, print_raw
 from remediator.places import expand
 from remediator.stack import family
 from remediator.stack.plan import Demo, Part, StackPlan, listening_addresses, plan_stack, start_mistakes
@@ -47,7 +47,7 @@ def up(loaded: Loaded, data: Path, *, demo: bool) -> None:
     with _data_folder(plan.data), Waiting() as waiting:
         _write_configuration(plan)
         family.adopt_orphans()
-        supervisor = Supervisor(waiting=waiting, logs=plan.data / "logs", feed=sys.stdout.fileno())
+        supervisor = Supervisor(waiting=waiting, logs=plan.data / "logs", feed=print_raw)
         try:
             _start(plan, supervisor, waiting)
             while not waiting.end_asked:
@@ -109,9 +109,12 @@ def _start(plan: StackPlan, supervisor: Supervisor, waiting: Waiting) -> None:
 
 def _start_services(plan: StackPlan, demo: Demo, supervisor: Supervisor) -> None:
     """Start each service once, as the remediator would, and give them time to listen."""
+    withheld = secret_variables(plan.loaded.config.remediator)
     for name, service in demo.services:
         try:
-            process = start_service(name, service, config_folder=plan.folder, data_folder=plan.data)
+            process = start_service(
+                name, service, config_folder=plan.folder, data_folder=plan.data, withheld=withheld
+            )
         except ActionError as error:
             print_line("stack", str(error))
         else:
@@ -145,3 +148,4 @@ def _end(plan: StackPlan, supervisor: Supervisor) -> None:
     supervisor.end_all_but([], grace=3)
     left = ", ".join(f"{process.pid} ({process.name()})" for process in family.descendants())
     print_line("stack", f"these processes cannot be ended: {left}" if left else "ended; no process is left")
+    flush()

@@ -4,6 +4,7 @@ import os
 import selectors
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import IO, Self
 
@@ -47,8 +48,8 @@ class Waiting:
         if number in _ENDING:
             self.end_asked = True
 
-    def relay(self, source: IO[bytes], sink: int) -> None:
-        """Copy what comes out of *source* to *sink* whenever this waits, until it ends."""
+    def relay(self, source: IO[bytes], sink: Callable[[str], None]) -> None:
+        """Hand what comes out of *source* to *sink* whenever this waits, until it ends."""
         os.set_blocking(source.fileno(), False)
         self._selector.register(source, selectors.EVENT_READ, sink)
 
@@ -66,12 +67,4 @@ class Waiting:
             source: IO[bytes] = key.fileobj  # type: ignore[assignment]  # relay registers nothing else
             self._selector.unregister(source)
             source.close()
-        _write(key.data, text)
-
-
-def _write(sink: int, text: bytes) -> None:
-    try:
-        while text:
-            text = text[os.write(sink, text) :]
-    except OSError:
-        return  # a closed terminal or a full disk: the lines are lost, the stack goes on
+        key.data(text.decode("utf-8", "replace"))

@@ -195,9 +195,10 @@ class ScriptedExporter(ExporterClient):
         up = bool(service["up"])
         return {
             "known": True,
-            "healthy": up,
+            "healthy": None if service.get("reason") == "internal" else up,
             "status": "up" if up else "down",
             "since": service["since"],
+            "recovered_at": service["since"] or None,
             "slow": service["slow"],
             "reason": service.get("reason") or (None if up else "connection_refused"),
             "detail": "",

@@ -1,10 +1,12 @@
 """What people change: recoveries, approvals, pauses."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from remediator.run import Run, Trigger
+from remediator.signals import Reason
 
 RECOVER = "/api/monitoring/recover"
 PAUSE = "/api/monitoring/pause"
@@ -179,9 +181,17 @@ def test_a_secret_in_a_reason_is_masked(idle_world: Any, client: Any) -> None:
 # -- approvals ----------------------------------------------------------------------------------------
 
 
+def test_what_waits_for_nobody_cannot_be_approved(idle_world: Any, client: Any) -> None:
+    idle_world.fire()
+    answer = client.post(f"/api/monitoring/errors/{idle_world.error().id}/approve", json={"by": "ann"})
+    assert (answer.status_code, "does not wait" in answer.json["error"]) == (409, True)
+
+
 @pytest.mark.parametrize(("verb", "field"), [("approve", "approved_by"), ("reject", "rejected_by")])
 def test_a_persons_word_is_kept_with_their_name(idle_world: Any, client: Any, verb: str, field: str) -> None:
     idle_world.fire()
+    waits = replace(idle_world.error(), held_reason=Reason.APPROVAL_PENDING)
+    assert idle_world.store.update_error(waits)
     answer = client.post(f"/api/monitoring/errors/{idle_world.error().id}/{verb}", json={"by": "ann"})
     assert (answer.status_code, answer.json["id"]) == (200, idle_world.error().id)
     assert getattr(idle_world.error(), field) == "ann"
