@@ -120,7 +120,7 @@ class Judge:
         return run
 
     def _claim_for_person(self, run: Run) -> bool:
-        """Claim with the error as it is now: signals that come in meanwhile are no reason to refuse a person."""
+        """Claim with the error as it is now: signals that come meanwhile are no reason to refuse a person."""
         for _ in range(_CLAIM_TRIES):
             error = self._store.get_error(run.error_id) if run.error_id else None
             if self._running.claim(run, error):

@@ -95,6 +95,8 @@ def execute(tools: Tools, run: Run, plan: Plan, *, attempts_left: int, seen: Map
     *seen* is what the exporter's check of the target has just said. Raises RunLeftError when the
     run is no longer ours.
     """
+    if tools.stopping.is_set():
+        raise RunLeftError(run.id)
     progress = _Progress(run=run, seen=seen)
     outcome, detail = Outcome.FAILED, "no attempt was left"
     for index in range(run.rung, min(len(plan.rungs), run.rung + attempts_left)):

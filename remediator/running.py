@@ -116,7 +116,7 @@ class Running:
 
     def shut_down(self) -> None:
         """Begin nothing more; what is at work stops by ``tools.stopping``."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False)  # what was submitted sees ``stopping`` and leaves its run as it is
 
     def _run(self, run: Run, plan: Plan, attempts_left: int, seen: Mapping[str, Any]) -> None:
         try:
