@@ -5,7 +5,7 @@ from dataclasses import asdict
 from time import time
 from typing import Any
 
-from exporter.observation import Observation, ProcessFacts
+from exporter.observation import Observation, ProcessFacts, Reason
 from exporter.scheduler import all_healthy
 from exporter.state import ProbeState, ServiceState, WorldState
 from soulfra_monitor import __version__
@@ -44,12 +44,17 @@ def check_of(world: WorldState, seen: Mapping[str, Mapping[str, Observation] | N
 
 
 def _checked(service: ServiceState, seen: Mapping[str, Observation]) -> Json:
-    failed = next((observation for observation in seen.values() if not observation.healthy), None)
+    failures = [observation for observation in seen.values() if not observation.healthy]
+    evidence = [observation for observation in failures if observation.reason is not Reason.INTERNAL]
+    # None: nothing failed but our own looking, which is no evidence either way.
+    healthy = None if failures and not evidence else all_healthy(seen.values())
+    failed = next(iter(evidence or failures), None)
     return {
         "known": True,
-        "healthy": all_healthy(seen.values()),
+        "healthy": healthy,
         "status": service.verdict,
         "since": service.since,
+        "recovered_at": service.recovered_at,
         "slow": service.slow,
         "reason": failed.reason if failed else None,
         "detail": failed.outcome.detail if failed else "" if seen else "nothing watches this service",

@@ -9,6 +9,7 @@ from time import monotonic, time
 from aiohttp import web
 
 from exporter import answers
+from exporter.access import refuse_foreign
 from exporter.blackbox import Probed, blackbox_families
 from exporter.config import WatchConfig, load_config
 from exporter.counters import Counters
@@ -62,10 +63,14 @@ class Exporter:
         async with self._reloading:
             try:
                 config = await asyncio.to_thread(load_config, self._file, WatchConfig)
+                await self._apply(config)
             except ConfigError:
                 self.counters.reload_successful = False
                 raise
-            await self._apply(config)
+            except Exception:
+                self.counters.reload_successful = False
+                self.counters.internal_errors["reload"] += 1
+                raise
             self.counters.reload_successful = True
             self.counters.reload_success_at = time()
 
@@ -75,6 +80,8 @@ class Exporter:
             await self.reload()
         except ConfigError as error:
             log.error("the configuration stays as it was:\n%s", error)  # noqa: TRY400 - mistakes, no traceback
+        except Exception:  # counted by reload
+            log.exception("the configuration could not be applied")
         else:
             log.info("the configuration was read again")
 
@@ -98,7 +105,7 @@ EXPORTER = web.AppKey("EXPORTER", Exporter)
 
 def make_app(exporter: Exporter) -> web.Application:
     """Return the HTTP interface of *exporter*."""
-    app = web.Application(middlewares=[_count_faults])
+    app = web.Application(middlewares=[_count_faults, refuse_foreign])
     app[EXPORTER] = exporter
     app.add_routes(
         [
@@ -177,12 +184,7 @@ async def _probe(request: web.Request) -> web.Response:
 async def _probe_once(exporter: Exporter, target: str, limit: float) -> Probed:
     started = monotonic()
     names = tuple(exporter.world.services[target].probes)
-    try:
-        async with asyncio.timeout(limit):
-            seen = await exporter.scheduler.check(target)
-    except TimeoutError:
-        # The probes go on by themselves; their scraper cannot wait for them.
-        seen = {}
+    seen = await exporter.scheduler.check(target, within=limit)
     missing = tuple(name for name in names if name not in seen)
     return Probed(observations=seen, missing=missing, seconds=monotonic() - started, limit=limit)
 

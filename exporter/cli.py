@@ -6,13 +6,12 @@ import gc
 import logging
 import signal
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from exporter.config import WatchConfig, check_address, load_config
+from exporter.config import WatchConfig, check_address, is_loopback, load_config
 from exporter.document import ConfigError
 
 if TYPE_CHECKING:
@@ -63,19 +62,12 @@ def _listen_address(address: str) -> str:
     except ValueError as error:
         _refuse(f"--listen: {error}")
     host = address.rpartition(":")[0].strip("[]")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         _refuse(
             f"refused to listen on {address}: whoever reaches this port could reload the configuration"
             " and make the exporter probe; this version has no protection for that, so listen on 127.0.0.1"
         )
     return address
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _serve(config_file: Path, config: WatchConfig, address: str) -> None:

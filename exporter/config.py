@@ -8,8 +8,10 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +39,10 @@ def _read_milliseconds(value: object) -> object:
     return value / 1000 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("must be greater than 0")
@@ -44,7 +50,7 @@ def _positive(value: float) -> float:
 
 
 _ADDRESS = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})$")
-_URL = re.compile(r"^https?://[^\s/?#]+", re.IGNORECASE)
+_URL = re.compile(r"^https?://[^\s/?#\\\x00-\x1f\x7f]+(?:[/?#]|$)", re.IGNORECASE)
 _REDIS_URL = re.compile(r"^(rediss?|unix)://\S+$")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
@@ -57,9 +63,34 @@ def check_address(value: str) -> str:
     return value
 
 
+def is_loopback(host: str) -> bool:
+    """Whether *host* is a name or an address of this machine that no other machine can have."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _url(value: str) -> str:
-    if not _URL.match(value):
-        raise ValueError("must be an http:// or https:// address")
+    if not _URL.match(value) or not _has_host_and_port(value):
+        raise ValueError("must be an http:// or https:// address with a host and, if any, a port up to 65535")
+    return value
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if ":" not in host:  # a name must survive the way to DNS and back; empty and long labels do not
+            host = host.encode("idna").decode("idna")
+        return bool(host) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _header(value: str) -> str:
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ValueError("a header must not contain control characters")
     return value
 
 
@@ -106,15 +137,10 @@ class Strict(BaseModel):
 class HttpExpect(Strict):
     """What an HTTP answer must be to count as healthy."""
 
-    status: int | tuple[int, ...] = Field(default=(200,), description="accepted status codes")
+    status: Annotated[tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1)] = (200,)
     headers: Mapping[str, str] = {}  # header -> regular expression found in its value
     body: str | None = None  # regular expression found in the body
     json_: Mapping[str, Scalar] = Field(default={}, alias="json")  # dotted path -> exact value
-
-    @property
-    def statuses(self) -> tuple[int, ...]:
-        """The accepted status codes as a tuple, however they were written."""
-        return (self.status,) if isinstance(self.status, int) else self.status
 
     @model_validator(mode="after")
     def _patterns_compile(self) -> Self:
@@ -147,7 +173,7 @@ class HttpProbe(ProbeBase):
     kind: Literal["http"] = "http"
     http: Url
     method: Literal["GET", "HEAD", "POST", "PUT", "OPTIONS"] = "GET"
-    headers: Mapping[str, str] = {}
+    headers: Mapping[Annotated[str, AfterValidator(_header)], Annotated[str, AfterValidator(_header)]] = {}
     body: str | None = None
     expect: HttpExpect = HttpExpect()
     tls: Tls = Tls()
@@ -223,7 +249,7 @@ class Service(Strict):
     restart: Restart | None = None
     depends_on: tuple[Name, ...] = ()
     timeout_threshold: Duration = 1.0  # an answer slower than this is too slow
-    error_threshold: Annotated[int, Field(ge=1)] = 3  # errors per 5 minutes that raise error_rate
+    error_threshold: Annotated[int, Field(ge=0)] = 3  # errors per 5 minutes that raise error_rate; 0: never
     auto_restart: bool = True  # false: a restart asks a person first
     logs: tuple[str, ...] = ()  # files whose tails are evidence
     hooks: Mapping[Name, Url] = {}  # addresses the service offers for repairs, for example reconnect_redis
@@ -263,6 +289,10 @@ class Blind(Strict):
     at_least: Annotated[int, Field(ge=2)] = 3  # targets failing
 
 
+ALERTMANAGER_LISTEN = "127.0.0.1:9093"
+"""Where Alertmanager is when nothing else is said; of the exporter and of the stack alike."""
+
+
 class ExporterSection(Strict):
     """How the exporter runs."""
 
@@ -285,7 +315,7 @@ class JsonService(Strict):
 
     health_check_path: str | None = Field(default=None, alias="healthCheckPath")
     timeout_threshold: Milliseconds | None = Field(default=None, alias="timeoutThreshold")
-    error_threshold: Annotated[int, Field(ge=1)] | None = Field(default=None, alias="errorThreshold")
+    error_threshold: Annotated[int, Field(ge=0)] | None = Field(default=None, alias="errorThreshold")
     auto_restart: bool | None = Field(default=None, alias="autoRestart")
 
 
@@ -381,6 +411,22 @@ class WatchConfig(BaseModel):
                     f"services.{name}.timeout_threshold: {service.timeout_threshold:g} s is never reached, "
                     f"because a probe gives up after {limit:g} s; raise the probe's timeout"
                 )
+            if service.host is not None:
+                found.append(f"services.{name}.host: is told in metrics only; no remediator goes by it yet")
+        found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
+        return found + self._unused_json()
+
+    def _unused_json(self) -> list[str]:
+        if self.error_monitoring is None:
+            return []
+        found = [
+            f"errorMonitoring.services.{name}.healthCheckPath: has no address to go with; "
+            f"write services.{name}.probes with the whole one"
+            for name, service in self.error_monitoring.services.items()
+            if service.health_check_path is not None and not self.services[name].probes
+        ]
+        if "strategies" in self.error_monitoring.recovery.model_fields_set:
+            found.append("errorMonitoring.recovery.strategies: is not used; playbooks say what is done")
         return found
 
 

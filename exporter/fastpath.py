@@ -65,6 +65,11 @@ class FastPath:
     def __init__(self, alertmanagers: Iterable[str], *, refresh: float, counters: Counters) -> None:
         self._senders = [_Sender(url, refresh, counters) for url in alertmanagers]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The addresses alerts go to, without what is secret in them."""
+        return tuple(sender.name for sender in self._senders)
+
     def start(self) -> None:
         """Start the senders."""
         for sender in self._senders:
@@ -94,13 +99,13 @@ class _Sender:
     def __init__(self, url: str, refresh: float, counters: Counters) -> None:
         self.alerts: dict[str, Alert] = {}
         self._url = URL(url) / "api" / "v2" / "alerts"
-        self._name = str(URL(url).with_user(None).with_query(None))
+        self.name = str(URL(url).with_user(None).with_query(None))
         self._refresh = refresh
         self._counters = counters
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
-        counters.posts[self._name] += 0
+        counters.posts[self.name] += 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -121,14 +126,29 @@ class _Sender:
             retry = FIRST_RETRY
             while True:
                 await self._wait(delay)
-                batch = list(self.alerts.values())
-                if not batch:
+                if not self.alerts:
                     delay = None
-                elif await self._post(session, batch):
-                    self._settle(batch)
+                elif await self._send(session):
                     delay, retry = self._refresh, FIRST_RETRY
                 else:
                     delay, retry = min(retry, self._refresh), retry * 2
+
+    async def _send(self, session: aiohttp.ClientSession) -> bool:
+        """Send all alerts, and tell whether they were taken. Never raises."""
+        batch = list(self.alerts.values())
+        try:
+            failure = await self._post(session, batch)
+        except Exception as error:
+            # The edge: a fault of ours in one post must not end all those after it.
+            self._counters.internal_errors["fast_path"] += 1
+            failure = f"failed by itself: {type(error).__name__}"
+            log.exception("fast path: a post to %s failed by itself", self.name)
+        if failure is None:
+            self._settle(batch)
+        else:
+            self._counters.post_failures[self.name] += 1
+        self._log(failure)
+        return failure is None
 
     async def _wait(self, delay: float | None) -> None:
         try:
@@ -139,26 +159,24 @@ class _Sender:
         finally:
             self._wake.clear()
 
-    async def _post(self, session: aiohttp.ClientSession, batch: list[Alert]) -> bool:
+    async def _post(self, session: aiohttp.ClientSession, batch: list[Alert]) -> str | None:
+        """Post *batch* once; return None when it was taken, else why not."""
         now = time()
-        self._counters.posts[self._name] += 1
+        self._counters.posts[self.name] += 1
+        body = [payload_of(alert, now, self._refresh) for alert in batch]
         try:
-            body = [payload_of(alert, now, self._refresh) for alert in batch]
-            async with session.post(self._url, json=body) as answer:
-                failure = None if answer.status == HTTPStatus.OK else f"status {answer.status}"
+            # A redirect would be followed by a GET, whose success says nothing about the alerts.
+            async with session.post(self._url, json=body, allow_redirects=False) as answer:
+                return None if answer.status == HTTPStatus.OK else f"status {answer.status}"
         except (aiohttp.ClientError, TimeoutError) as error:
-            failure = type(error).__name__
-        if failure is not None:
-            self._counters.post_failures[self._name] += 1
-        self._log(failure)
-        return failure is None
+            return type(error).__name__
 
     def _log(self, failure: str | None) -> None:
         """Log the change, not every post."""
         if failure is not None and not self._failing:
-            log.warning("fast path: %s does not take alerts: %s", self._name, failure)
+            log.warning("fast path: %s does not take alerts: %s", self.name, failure)
         if failure is None and self._failing:
-            log.info("fast path: %s takes alerts again", self._name)
+            log.info("fast path: %s takes alerts again", self.name)
         self._failing = failure is not None
 
     def _settle(self, batch: list[Alert]) -> None:

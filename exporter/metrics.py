@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
+from prometheus_client import PlatformCollector, ProcessCollector
+
 from exporter.counters import PLACES, SKIPS, Counters, Histogram
 from exporter.observation import REASONS, ProcessFacts, ProcessStatus, Reason
 from exporter.state import ProbeState, ServiceState, Verdict, WorldState
@@ -66,6 +68,7 @@ def families(world: WorldState, counters: Counters) -> Iterator[Family]:
     yield from _of_processes(world)
     yield from _of_dependencies(world)
     yield from _of_exporter(world, counters)
+    yield from _of_own_process()
 
 
 def _escaped(value: str) -> str:
@@ -146,16 +149,6 @@ def _of_probes(world: WorldState) -> Iterator[Family]:
         ),
     )
     yield _gauge(
-        "probe_last_success_timestamp_seconds",
-        "When the probe last succeeded; 0 when it never did.",
-        ((at, state.last_success.at if state.last_success else 0) for at, state in probes),
-    )
-    yield _gauge(
-        "probe_timeout_seconds",
-        "After how long the probe gives up.",
-        ((at, state.settings.timeout) for at, state in probes),
-    )
-    yield _gauge(
         "probe_tls_not_after_timestamp_seconds",
         "When the certificate ends that the peer showed last, also if it does not verify.",
         ((at, state.tls_not_after) for at, state in probes if state.tls_not_after is not None),
@@ -198,9 +191,19 @@ def _of_runs(prefix: str, what: str, states: list[tuple[Labels, ProbeState]]) ->
         ((at, state.last.at if state.last else 0) for at, state in states),
     )
     yield _gauge(
+        f"{prefix}_last_success_timestamp_seconds",
+        f"When the {what} last succeeded; 0 when it never did.",
+        ((at, state.last_success.at if state.last_success else 0) for at, state in states),
+    )
+    yield _gauge(
         f"{prefix}_interval_seconds",
         f"How often the {what} runs while it succeeds.",
         ((at, state.settings.interval) for at, state in states),
+    )
+    yield _gauge(
+        f"{prefix}_timeout_seconds",
+        f"After how long the {what} gives up.",
+        ((at, state.settings.timeout) for at, state in states),
     )
 
 
@@ -236,7 +239,7 @@ def _of_processes(world: WorldState) -> Iterator[Family]:
     yield _gauge(
         "process_num_procs",
         "Processes of the service: those that share its port or match its pattern.",
-        ((at, sizes.get(at, 0)) for at, _ in watched),
+        ((at, sizes.get(at, 0)) for at, service in watched if at in sizes or _is_process_gone(service)),
     )
 
 
@@ -244,8 +247,17 @@ def _is_process_watched(service: ServiceState) -> bool:
     return any(probe.kind == "process" and probe.last for probe in service.probes.values())
 
 
+def _is_process_gone(service: ServiceState) -> bool:
+    # What could not be looked at is not gone.
+    runs = [probe.last for probe in service.probes.values() if probe.kind == "process"]
+    return any(run is not None and run.reason is Reason.GONE for run in runs)
+
+
 def _lives(facts: ProcessFacts) -> bool:
     return facts.status in (ProcessStatus.RUNNING, ProcessStatus.STOPPED)
+
+
+_OWN_PROCESS = (ProcessCollector(registry=None), PlatformCollector(registry=None))
 
 
 def _of_exporter(world: WorldState, counters: Counters) -> Iterator[Family]:
@@ -290,3 +302,11 @@ def _of_exporter(world: WorldState, counters: Counters) -> Iterator[Family]:
         "Such posts that failed.",
         ((label(alertmanager=url), counters.post_failures[url]) for url in counters.posts),
     )
+
+
+def _of_own_process() -> Iterator[Family]:
+    """Tell of the exporter's own process, under the names that all Prometheus clients and dashboards use."""
+    for collector in _OWN_PROCESS:
+        for metric in collector.collect():
+            samples = [(label(**sample.labels), sample.value) for sample in metric.samples]
+            yield Family(name=metric.name, kind=metric.type, help=metric.documentation, samples=samples)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from soulfra_monitor.redaction import harmless
+
 DETAIL_LIMIT = 200
 
 
@@ -29,9 +31,10 @@ class Reason(StrEnum):
     LOADING = "loading"
     ROLE = "role"
     GONE = "gone"
+    NOT_LISTENING = "not_listening"  # the process is there, its port is not
     STOPPED = "stopped"
     PID_FILE = "pid_file"
-    INTERNAL = "internal"  # the exporter's own fault
+    INTERNAL = "internal"  # the exporter's own fault, or what it may not look at: no evidence either way
 
 
 _CONNECT = (Reason.DNS, Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.CONNECT_FAILED)
@@ -52,7 +55,7 @@ REASONS: Mapping[str, tuple[Reason, ...]] = {
     ),
     "tcp": (*_CONNECT, *_TLS, *_TALK),
     "redis": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.AUTH, Reason.LOADING, Reason.ROLE),
-    "process": (Reason.GONE, Reason.STOPPED, Reason.PID_FILE, Reason.TIMEOUT, Reason.INTERNAL),
+    "process": (Reason.GONE, Reason.NOT_LISTENING, Reason.STOPPED, Reason.PID_FILE, Reason.INTERNAL),
 }
 """The reasons each kind of probe can give, so that their counters start at 0."""
 
@@ -114,6 +117,6 @@ class Observation:
 
 
 def shorten(text: str, limit: int = DETAIL_LIMIT) -> str:
-    """Put *text* on one line of at most *limit* characters."""
-    line = " ".join(text.split())
+    """Put *text* on one line of at most *limit* characters, none of which steers a terminal."""
+    line = harmless(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"

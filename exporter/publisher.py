@@ -5,7 +5,7 @@ import logging
 from time import time
 from urllib.parse import quote
 
-from exporter.config import WatchConfig
+from exporter.config import ALERTMANAGER_LISTEN, WatchConfig
 from exporter.counters import Counters
 from exporter.fastpath import Alert, FastPath
 from exporter.observation import shorten
@@ -24,7 +24,7 @@ def alertmanagers_of(config: WatchConfig) -> tuple[str, ...]:
     # The section is the remediator's; the exporter knows of it only where it listens.
     section = config.alertmanager
     listen = section.get("listen") if isinstance(section, dict) else None
-    return (f"http://{listen}",) if isinstance(listen, str) else ()
+    return (f"http://{listen if isinstance(listen, str) else ALERTMANAGER_LISTEN}",)
 
 
 class Publisher:
@@ -35,16 +35,17 @@ class Publisher:
         self._counters = counters
         self._link = link
         self._path = FastPath((), refresh=1, counters=counters)
-        self._shape: tuple[tuple[str, ...], float] = ((), 1)
-        self._published: set[str] = set()
+        self._shape: tuple[tuple[str, ...], float] | None = None
+        self._published: dict[str, Alert] = {}
         self.withheld: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def apply(self, config: WatchConfig) -> None:
         """Send to the Alertmanagers of *config* from now on, standing alerts too."""
-        for target in self._published - set(config.services):
+        watched = {name for name, service in config.services.items() if service.all_probes()}
+        for target in self._published.keys() - watched:
             self._resolve(target)
-        self.withheld &= set(config.services)
+        self.withheld &= watched
         shape = (alertmanagers_of(config), config.exporter.refresh)
         if shape == self._shape:
             return
@@ -52,8 +53,9 @@ class Publisher:
         self._path = FastPath(shape[0], refresh=shape[1], counters=self._counters)
         self._shape = shape
         self._path.start()
-        for target in sorted(self._published):
-            self._raise(target)
+        for alert in self._published.values():
+            self._path.down(alert)
+        log.info("fast path: alerts go to %s", ", ".join(self._path.names) or "nobody, it is switched off")
         await old.stop()
 
     async def stop(self) -> None:
@@ -73,8 +75,9 @@ class Publisher:
             task = asyncio.create_task(self._publish(target))
             self._asking[target] = task
             task.add_done_callback(lambda done: self._asked(target, done))
-        else:
+        elif transition.after is Verdict.UP:
             self._resolve(target)
+        # What is unknown has not recovered: its alert stands until somebody sees the service up.
 
     def on_record(self) -> None:
         """Let out what was held back, once the exporter sees again."""
@@ -111,20 +114,18 @@ class Publisher:
         state = self._scheduler.world.services.get(target)
         if state is None or state.verdict is not Verdict.DOWN:
             return
-        self._published.add(target)
-        self._path.down(
-            Alert(
-                target=target,
-                description=describe(state),
-                starts_at=state.since,
-                link=f"{self._link}/state?target={quote(target)}",
-            )
+        alert = Alert(
+            target=target,
+            description=describe(state),
+            starts_at=state.since,
+            link=f"{self._link}/state?target={quote(target)}",
         )
+        self._published[target] = alert
+        self._path.down(alert)
 
     def _resolve(self, target: str) -> None:
         self.withheld.discard(target)
-        if target in self._published:
-            self._published.discard(target)
+        if self._published.pop(target, None) is not None:
             self._path.up(target)
 
     def _why(self, target: str) -> str:

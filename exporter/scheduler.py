@@ -143,11 +143,17 @@ class Scheduler:
         for transition in transitions:
             self._on_transition(transition)
 
-    async def check(self, target: str) -> Mapping[str, Observation]:
-        """Run all probes of *target* now and return what each saw."""
-        entries = self._of(target)
-        seen = await asyncio.gather(*(self._run_now(entry) for entry in entries))
-        return {entry.key[2]: observation for entry, observation in zip(entries, seen, strict=True)}
+    async def check(self, target: str, within: float | None = None) -> Mapping[str, Observation]:
+        """Run all probes of *target* now and return what each saw, of those that saw it *within* seconds."""
+        runs = {asyncio.create_task(self._run_now(entry)): entry.key[2] for entry in self._of(target)}
+        if not runs:
+            return {}
+        try:
+            done, _ = await asyncio.wait(runs, timeout=within)
+            return {name: task.result() for task, name in runs.items() if task in done}
+        finally:
+            for task in runs:
+                task.cancel()  # ends the waiting; what was begun goes on and is recorded
 
     async def peers_answer(self, target: str) -> bool:
         """Ask a sample of other services now; True as soon as at least half of them are healthy.
@@ -220,6 +226,7 @@ class Scheduler:
         )
         if known is not None:
             state.verdict, state.since = known.verdict, known.since
+            state.recovered_at = known.recovered_at
             state.process = known.process if service.process is not None else None
         return state
 

@@ -42,6 +42,7 @@ class ProbeState:
     settings: Settings
     down: bool | None = None  # None until a first success or a confirmed failure
     streak: int = 0  # failures in a row
+    faults: int = 0  # looks in a row that failed by our own fault
     streak_began: Observation | None = None
     last: Observation | None = None
     last_success: Observation | None = None
@@ -78,6 +79,7 @@ class ProbeState:
         if not self.down:
             self.unconfirmed += self._streak_reasons
         self.down = False
+        self.faults = 0
         self.streak = 0
         self.streak_began = None
         self._streak_reasons = Counter()
@@ -85,14 +87,24 @@ class ProbeState:
 
     def _fail(self, observation: Observation, reason: Reason) -> None:
         self.failures[reason] += 1
+        self.last_failure = observation
+        self.failed.append(observation)
+        if reason is Reason.INTERNAL:
+            self._lose_sight()
+            return
+        self.faults = 0
         self._streak_reasons[reason] += 1
         self.streak += 1
         self.streak_began = self.streak_began or observation
-        self.last_failure = observation
-        self.failed.append(observation)
         # That a process is gone is the kernel's word; a second look adds nothing but delay.
         if reason is Reason.GONE or self.streak >= self.settings.confirm:
             self.down = True
+
+    def _lose_sight(self) -> None:
+        """Take in a fault of ours: it says nothing about the service; several mean that nothing is known."""
+        self.faults += 1
+        if self.faults >= self.settings.confirm:
+            self.down = None
 
     def delay(self, now: float) -> float | None:
         """Seconds until a failing probe is to run again; None when it is on its usual schedule."""
@@ -135,6 +147,7 @@ class ServiceState:
     since: float
     host: str | None = None
     verdict: Verdict = Verdict.UNKNOWN
+    recovered_at: float | None = None  # when it was last up again after it had been down
     probes: dict[str, ProbeState] = field(default_factory=dict)
     process: ProcessFacts | None = None
 
@@ -153,6 +166,8 @@ class ServiceState:
         if after is before:
             return None
         self.verdict, self.since = after, at
+        if before is Verdict.DOWN and after is Verdict.UP:
+            self.recovered_at = at
         return Transition(target=self.target, before=before, after=after, at=at)
 
     def _process_after(self, observation: Observation) -> ProcessFacts | None:

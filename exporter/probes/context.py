@@ -56,6 +56,7 @@ class ProcessMemory:
 
     facts: ProcessFacts | None = None
     inodes: frozenset[str] = frozenset()
+    looks: int = 0  # since the processes of the service were counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

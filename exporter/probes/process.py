@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from exporter.probes.context import Context, ProcessMemory, Progress, guarded
 
 _LISTEN = "0A"
 _LOCAL_ADDRESS, _STATE, _INODE = 1, 3, 9  # columns of /proc/net/tcp
+RECOUNT_AFTER = 12
+"""Looks at a known process until its companions are counted anew: that walks through all of /proc."""
 _SAME_START = 0.05  # seconds; psutil computes the start time from clock ticks
 
 
@@ -32,7 +34,11 @@ class _Sight:
 async def probe(config: ProcessProbe, context: Context) -> Outcome:
     """Look for the process once, off the event loop. Never raises: a failure is the outcome."""
     progress = Progress(connected=True)
-    return await guarded(_look(config, context, progress), progress, context.timeout)
+    outcome = await guarded(_look(config, context, progress), progress, context.timeout)
+    if outcome.reason is Reason.TIMEOUT:
+        # Reading /proc is our own work; that it takes long says nothing about the service.
+        return replace(outcome, reason=Reason.INTERNAL)
+    return outcome
 
 
 async def _look(config: ProcessProbe, context: Context, progress: Progress) -> Outcome:
@@ -57,9 +63,9 @@ def look(config: ProcessProbe, memory: ProcessMemory) -> _Sight:
 def _by_port(port: int, memory: ProcessMemory) -> _Sight:
     inodes = listening_inodes(port)
     if not inodes:
-        return _Sight(reason=Reason.GONE, detail=f"nothing listens on port {port}")
-    if inodes == memory.inodes and memory.facts is not None:
-        facts = _still_there(memory.facts)
+        return _nothing_listens(port, memory)
+    if inodes == memory.inodes:
+        facts = _known(memory, lambda: _holders(inodes))
         if facts is not None:
             return _Sight(facts=facts, inodes=inodes)
     facts = _first_of(_holders(inodes))
@@ -67,9 +73,17 @@ def _by_port(port: int, memory: ProcessMemory) -> _Sight:
         # Its owner's handles are closed to us, or it ended while we looked; the next look tells.
         hidden = listening_inodes(port)
         if not hidden:
-            return _Sight(reason=Reason.GONE, detail=f"nothing listens on port {port}")
+            return _nothing_listens(port, memory)
         return _Sight(detail=f"port {port} is served by a process that cannot be looked at")
     return _Sight(facts=facts, inodes=inodes)
+
+
+def _nothing_listens(port: int, memory: ProcessMemory) -> _Sight:
+    alive = _still_there(memory.facts) if memory.facts is not None else None
+    if alive is not None:
+        detail = f"process {alive.pid} is there, but nothing listens on port {port}"
+        return _Sight(facts=alive, reason=Reason.NOT_LISTENING, detail=detail)
+    return _Sight(reason=Reason.GONE, detail=f"nothing listens on port {port}")
 
 
 def _by_pid_file(file: Path) -> _Sight:
@@ -79,7 +93,9 @@ def _by_pid_file(file: Path) -> _Sight:
         written = file.stat().st_mtime
     except FileNotFoundError:
         return _Sight(reason=Reason.GONE, detail="the pid file is missing")
-    except (OSError, ValueError, IndexError) as error:
+    except OSError as error:
+        return _Sight(reason=Reason.INTERNAL, detail=f"the pid file cannot be read: {error.strerror}")
+    except (ValueError, IndexError) as error:
         return _Sight(reason=Reason.PID_FILE, detail=f"the pid file cannot be read: {type(error).__name__}")
     facts = _facts_of(pid) if pid > 0 else None
     if facts is None or facts.status is ProcessStatus.ZOMBIE:
@@ -91,7 +107,7 @@ def _by_pid_file(file: Path) -> _Sight:
 
 
 def _by_match(pattern: str, memory: ProcessMemory) -> _Sight:
-    known = _still_there(memory.facts) if memory.facts is not None else None
+    known = _known(memory, lambda: _matching(_compiled(pattern)))
     facts = known or _first_of(_matching(_compiled(pattern)))
     if facts is None:
         return _Sight(reason=Reason.GONE, detail="no process matches")
@@ -151,9 +167,23 @@ def _link(path: str) -> str:
 
 def _first_of(pids: list[int]) -> ProcessFacts | None:
     """Return the facts of the process that started the others of a group: the oldest living one."""
-    alive = [facts for facts in map(_facts_of, pids) if facts and facts.status is not ProcessStatus.ZOMBIE]
+    alive = _alive(pids)
     oldest = min(alive, key=lambda facts: (facts.start_time, facts.pid), default=None)
     return replace(oldest, group_size=len(alive)) if oldest else None
+
+
+def _alive(pids: list[int]) -> list[ProcessFacts]:
+    return [facts for facts in map(_facts_of, pids) if facts and facts.status is not ProcessStatus.ZOMBIE]
+
+
+def _known(memory: ProcessMemory, find: Callable[[], list[int]]) -> ProcessFacts | None:
+    """Return fresh facts of the process in *memory*, now and then with the service's processes recounted."""
+    facts = _still_there(memory.facts) if memory.facts is not None else None
+    memory.looks = 0 if facts is None else memory.looks + 1
+    if facts is None or memory.looks < RECOUNT_AFTER:
+        return facts
+    memory.looks = 0
+    return replace(facts, group_size=max(1, len(_alive(find()))))
 
 
 def _still_there(known: ProcessFacts) -> ProcessFacts | None:

@@ -5,6 +5,7 @@ process that is allowed 50.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -17,6 +18,8 @@ from exporter.probes.context import Context, Progress, guarded
 
 _ROLES = {"master": "master", "slave": "replica"}
 _AUTH_ERRORS = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
+_ANNOUNCED = re.compile(rb"[*$](\d+)")
+_COUNT_DIGITS = 4  # 9,999 elements or bytes
 _ANSWER_LIMIT = 65536  # bytes; PING and ROLE need a fraction of it
 _DEFAULT_PORT = 6379
 
@@ -32,18 +35,28 @@ class _Peer:
     async def ask(self, *words: str) -> Any:
         """Send a command and return its answer. Raises hiredis.ReplyError, ProtocolError or OSError."""
         self.writer.write(hiredis.pack_command(words))  # type: ignore[arg-type] # its stub allows one word only
-        received = 0
+        received = b""
         while (answer := self.parser.gets()) is False:
             chunk = await self.reader.read(4096)
-            received += len(chunk)
             if not chunk:
                 raise ConnectionResetError
-            if received > _ANSWER_LIMIT:
-                raise hiredis.ProtocolError("the answer has no end")
+            received += chunk
+            _refuse_hostile(received)
             self.parser.feed(chunk)
         if isinstance(answer, hiredis.ReplyError):
             raise answer
         return answer
+
+
+def _refuse_hostile(received: bytes) -> None:
+    """Stop before the parser reserves what a stranger announces. Raises hiredis.ProtocolError."""
+    if len(received) > _ANSWER_LIMIT:
+        raise hiredis.ProtocolError("the answer has no end")
+    if received[:1] not in (b"+", b"-", b"$", b"*"):
+        raise hiredis.ProtocolError("PING and ROLE have no such answers")
+    # ROLE is a list of three to five, the one of a master with a list of its replicas in it.
+    if any(len(found[1]) > _COUNT_DIGITS for found in _ANNOUNCED.finditer(received)):
+        raise hiredis.ProtocolError("the answer announces too much")
 
 
 async def probe(config: RedisProbe, context: Context) -> Outcome:
@@ -67,7 +80,8 @@ async def _ask(config: RedisProbe, context: Context, progress: Progress) -> Outc
         return await _talk(peer, address, database, config, progress)
     except hiredis.ReplyError as error:
         return progress.outcome(*_reason_of(str(error)))
-    except hiredis.ProtocolError:
+    except (hiredis.ProtocolError, TypeError, ValueError, MemoryError, RecursionError):
+        # Whatever a peer's bytes cause is the peer's failure, not ours.
         return progress.outcome(Reason.PROTOCOL, "the answer is not Redis's protocol")
     finally:
         writer.transport.abort()

@@ -13,12 +13,26 @@ from pathlib import Path
 
 import pytest
 
+from exporter import fastpath
+from exporter.config import ALERTMANAGER_LISTEN
 from exporter.probes.context import Context, Tools
 
 DEADLINE = 15.0
 
 Launch = Callable[..., "subprocess.Popen[bytes]"]
 Until = Callable[..., Awaitable[object]]
+
+
+@pytest.fixture(autouse=True)
+def no_alerts_to_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test whose exporter would talk to the Alertmanager that this machine may really have."""
+    start = fastpath.FastPath.start
+
+    def guarded(path: fastpath.FastPath) -> None:
+        assert not [name for name in path.names if ALERTMANAGER_LISTEN in name], "set exporter.fast_path"
+        start(path)
+
+    monkeypatch.setattr(fastpath.FastPath, "start", guarded)
 
 
 def pick_port() -> int:

@@ -90,14 +90,18 @@ def test_it_serves_reloads_on_sighup_and_ends_cleanly_on_sigterm(
     tmp_path: Path, launch: Callable[..., Any], free_port: Callable[[], int]
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
-    file = config(tmp_path, f"exporter: {{listen: '{address}'}}\nservices: {{a: {{process: {{port: 1}}}}}}\n")
+    file = config(
+        tmp_path,
+        f"exporter: {{listen: '{address}', fast_path: false}}\nservices: {{a: {{process: {{port: 1}}}}}}\n",
+    )
     started = time.monotonic()
     process = launch(*COMMAND, "--config", file, stderr=subprocess.PIPE)
+    await_line(process, "fast path: alerts go to nobody, it is switched off")
     await_line(process, "a is down")
     assert time.monotonic() - started < 10
     assert fetch(f"http://{address}/state")["services"]["a"]["failing"]["reason"] == "gone"
 
-    Path(file).write_text("services: {b: {}}\n")
+    Path(file).write_text("exporter: {fast_path: false}\nservices: {b: {}}\n")
     os.kill(process.pid, signal.SIGHUP)
     await_line(process, "was read again")
     assert list(fetch(f"http://{address}/state")["services"]) == ["b"]

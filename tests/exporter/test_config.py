@@ -1,15 +1,18 @@
 """The configuration: every rule with a file that breaks it, and where values come from."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yarl
 
-from exporter.config import ProcessProbe, WatchConfig, load_config
+from exporter.config import HttpProbe, ProcessProbe, WatchConfig, load_config
 from exporter.document import ConfigError
 
 Load = Callable[..., WatchConfig]
 
+URL = "must be an http:// or https:// address with a host and, if any, a port up to 65535"
 SPEC_JSON = """{"errorMonitoring": {"services": {"trust-engine": {"healthCheckPath": "/health",
 "timeoutThreshold": 5000, "errorThreshold": 3, "autoRestart": true}}, "recovery": {"strategies":
 ["restart", "reconnect", "retry"], "maxAttempts": 3, "backoffMultiplier": 2}}}"""
@@ -71,7 +74,7 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ),
         (
             "exporter: {alertmanagers: [here]}",
-            "1: exporter.alertmanagers[0]: must be an http:// or https:// address",
+            f"1: exporter.alertmanagers[0]: {URL}",
         ),
         (
             "services: {a: {probes: [{ping: x}]}}",
@@ -79,7 +82,7 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ),
         (
             "services: {a: {probes: [{http: 'ftp://x'}]}}",
-            "1: services.a.probes[0].http: must be an http:// or https:// address",
+            f"1: services.a.probes[0].http: {URL}",
         ),
         (
             "services: {a: {probes: [{redis: 'http://x'}]}}",
@@ -113,12 +116,12 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
             "1: services.a.restart.command: Tuple should have at least 1 item after validation, not 0",
         ),
         (
-            "services: {a: {error_threshold: 0}}",
-            "1: services.a.error_threshold: Input should be greater than or equal to 1",
+            "services: {a: {error_threshold: -1}}",
+            "1: services.a.error_threshold: Input should be greater than or equal to 0",
         ),
         ("services: {a: {depends_on: [b]}}", "1: services.a.depends_on[0]: there is no service 'b'"),
         ("services: {a: {depends_on: [a]}}", "1: services.a.depends_on: goes in a circle: a -> a"),
-        ("services: {a: {hooks: {x: y}}}", "1: services.a.hooks.x: must be an http:// or https:// address"),
+        ("services: {a: {hooks: {x: y}}}", f"1: services.a.hooks.x: {URL}"),
         ("services: {a: {}}\nservices: {}", "2: services: stands twice, first on line 1"),
         ("services: {a: {}, a: {}}", "1: services.a: stands twice, first on line 1"),
         ("heartbeats: {x: {}}", "1: heartbeats.x.period: is missing"),
@@ -142,6 +145,67 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
 )
 def test_each_rule_names_the_place_that_breaks_it(load: Load, text: str, mistake: str) -> None:
     assert mistake in mistakes(load, text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://127.0.0.1:port/", "http://a:1:2/"),
+        *("http://[::1/", "http://[abc]/", "http://:80/", "http:///path", "http://user@/", "http://a b/"),
+        *("http://a..b/", f"http://{'a' * 64}.test/", "http://xn--/", "http://a\\b/", "http://a\x7f/"),
+    ],
+)
+def test_an_address_that_can_never_be_asked_is_a_mistake(load: Load, address: str) -> None:
+    quoted = json.dumps(address)
+    text = f"exporter: {{alertmanagers: [{quoted}]}}\nservices: {{a: {{probes: [{{http: {quoted}}}]}}}}"
+
+    assert mistakes(load, text) == [
+        f"1: exporter.alertmanagers[0]: {URL}",
+        f"2: services.a.probes[0].http: {URL}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://127.0.0.1", "HTTPS://a.test:65535/x?y#z", "http://[::1]:9/", "http://me:x@a_b:1/"),
+        *("http://a.test./", "http://\u2603.test/"),
+    ],
+)
+def test_an_address_with_host_and_port_is_accepted_and_can_be_asked(load: Load, address: str) -> None:
+    config = load(f"exporter: {{alertmanagers: [{json.dumps(address)}]}}")
+
+    [accepted] = config.exporter.alertmanagers
+    assert yarl.URL(accepted).host
+
+
+def test_no_status_at_all_is_a_mistake_because_nothing_could_be_healthy(load: Load) -> None:
+    [mistake] = mistakes(load, "services: {a: {probes: [{http: 'http://x', expect: {status: []}}]}}")
+
+    assert mistake.startswith("1: services.a.probes[0].expect.status: ")
+    assert "at least 1 item" in mistake
+
+
+@pytest.mark.parametrize(("written", "statuses"), [("204", (204,)), ("[200, 503]", (200, 503))])
+def test_one_status_or_several_are_accepted(load: Load, written: str, statuses: tuple[int, ...]) -> None:
+    config = load(f"services: {{a: {{probes: [{{http: 'http://x', expect: {{status: {written}}}}}]}}}}")
+
+    [probe] = config.services["a"].probes
+    assert isinstance(probe, HttpProbe)
+    assert probe.expect.status == statuses
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-A": "1\r\nX-B: 2"}, {"X-A": "1\n"}, {"X-A": "\x00"}, {"X-A": "\x7f"}, {"X-A\n": "1"}],
+)
+def test_control_characters_in_headers_are_a_mistake(load: Load, headers: dict[str, str]) -> None:
+    text = f"services: {{a: {{probes: [{{http: 'http://x', headers: {json.dumps(headers)}}}]}}}}"
+
+    [mistake] = mistakes(load, text)
+
+    assert mistake.startswith("1: services.a.probes[0].headers")
+    assert mistake.endswith("a header must not contain control characters")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +277,21 @@ def test_the_json_of_the_specification_is_accepted_as_it_stands(load: Load) -> N
     service = config.services["trust-engine"]
     assert (service.timeout_threshold, service.error_threshold, service.auto_restart) == (5.0, 3, True)
     assert config.warnings() == [
-        "services.trust-engine: has neither probes nor process, so nothing watches it"
+        "services.trust-engine: has neither probes nor process, so nothing watches it",
+        (
+            "errorMonitoring.services.trust-engine.healthCheckPath: has no address to go with; "
+            "write services.trust-engine.probes with the whole one"
+        ),
+        "errorMonitoring.recovery.strategies: is not used; playbooks say what is done",
+    ]
+
+
+def test_what_is_accepted_but_not_used_is_warned_of(load: Load) -> None:
+    config = load("services: {a: {host: h, process: {port: 1}}}\nheartbeats: {nightly: {period: 24h}}")
+
+    assert config.warnings() == [
+        "services.a.host: is told in metrics only; no remediator goes by it yet",
+        "heartbeats.nightly: is not watched yet",
     ]
 
 

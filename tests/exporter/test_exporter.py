@@ -20,7 +20,7 @@ from exporter.config import WatchConfig, load_config
 
 Client = TestClient[Any, Any]
 Start = Callable[[Mapping[str, Any]], Awaitable[Client]]
-RHYTHM = {"interval": "200ms", "interval_on_failure": "50ms", "timeout": "500ms"}
+RHYTHM = {"interval": "200ms", "interval_on_failure": "50ms", "timeout": "500ms", "fast_path": False}
 
 
 @pytest.fixture
@@ -178,7 +178,8 @@ async def test_a_check_probes_now_and_says_which_targets_nobody_knows(
     assert healthy["results"]["nobody"] == {"known": False, "healthy": False}
     assert hurt["results"]["shop"]["reason"] == "connect_refused"
     assert set(hurt["results"]["shop"]) == {
-        *("known", "healthy", "status", "since", "slow", "reason", "detail", "response_time", "process"),
+        *("known", "healthy", "status", "since", "recovered_at", "slow", "reason", "detail"),
+        *("response_time", "process"),
     }
 
 
@@ -250,10 +251,19 @@ async def test_metrics_are_clean_and_complete(
     names = names_in(parse_text, text)
     assert names == names_in(parse_openmetrics, openmetrics)
     assert names >= {f"soulfra_{name}" for name in EXPECTED}
+    assert names >= OWN_PROCESS
     values = await metrics(client)
     assert values['soulfra_service_up{target="shop"}'] == 1
     assert values['soulfra_service_up{target="dead"}'] == 0
     assert values['soulfra_probe_failures_total{target="shop",probe="http",reason="timeout"}'] == 0
+    path = '{source="shop",destination="dead"}'
+    assert values[f"soulfra_dependency_last_success_timestamp_seconds{path}"] == pytest.approx(
+        time.time(), abs=60
+    )
+    assert values[f"soulfra_dependency_timeout_seconds{path}"] == 0.5
+    assert values["process_resident_memory_bytes"] > 10_000_000
+    assert values["process_open_fds"] > 3
+    assert [value for name, value in values.items() if name.startswith("python_info{")] == [1]
     assert values['soulfra_probe_failures_total{target="dead",probe="tcp",reason="connect_refused"}'] >= 2
     assert values['soulfra_dependency_success{source="shop",destination="dead"}'] == 1
     assert values['soulfra_process_num_procs{target="shop"}'] == 1
@@ -288,7 +298,9 @@ EXPECTED = (
     "dependency_failures",
     "dependency_duration_seconds",
     "dependency_last_run_timestamp_seconds",
+    "dependency_last_success_timestamp_seconds",
     "dependency_interval_seconds",
+    "dependency_timeout_seconds",
     "prober_blind",
     "exporter_build_info",
     "exporter_config_last_reload_successful",
@@ -302,6 +314,12 @@ EXPECTED = (
     "exporter_fast_path_failures",
     "exporter_internal_errors",
 )
+
+
+OWN_PROCESS = {
+    *("process_cpu_seconds", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
+    *("process_start_time_seconds", "process_open_fds", "process_max_fds", "python_info"),
+}
 
 
 async def test_an_unknown_service_has_no_up_sample(start: Start) -> None:
@@ -354,6 +372,37 @@ async def test_probe_answers_within_the_scrape_timeout(
     assert time.monotonic() - started < 3
     assert "\nprobe_success 0\n" in text
     assert 'probe_failure_info{probe="http",reason="timeout"} 1' in text
+
+
+async def test_probe_keeps_what_answered_before_the_scrape_timeout(
+    start: Start, serve: Callable[[int], Any], free_port: Callable[[], int], until: Any
+) -> None:
+    answering, hanging = free_port(), free_port()
+    serve(answering)
+    hung = serve(hanging)
+    probes = [
+        {"http": f"http://127.0.0.1:{answering}/", "name": "quick"},
+        {"http": f"http://127.0.0.1:{hanging}/", "name": "late", "timeout": "10s"},
+    ]
+    client = await start({"services": {"shop": {"probes": probes}}, "exporter": {"interval": "60s"}})
+    await until(status_is(client, "shop", "up"))
+    hung.send_signal(signal.SIGSTOP)
+
+    header = {"X-Prometheus-Scrape-Timeout-Seconds": "0.5"}
+    async with client.get("/probe?target=shop", headers=header) as answer:
+        text = await answer.text()
+    hung.send_signal(signal.SIGCONT)
+
+    assert "\nprobe_success 0\n" in text
+    assert "\nprobe_http_status_code 200\n" in text
+    assert 'probe_failure_info{probe="late",reason="timeout"} 1' in text
+    assert 'probe="quick"' not in text
+
+    async def recorded() -> bool:
+        probe = (await get(client, "/state"))["services"]["shop"]["probes"]["late"]
+        return len(probe["recent"]) >= 2
+
+    await until(recorded)  # the scraper has gone, what was begun is seen to its end
 
 
 async def test_ready_only_after_every_probe_has_run(
@@ -414,6 +463,91 @@ async def test_a_reload_with_mistakes_changes_nothing_and_names_them_all(
     assert (await metrics(client))["soulfra_exporter_config_last_reload_successful"] == 0
 
 
+async def test_a_reload_that_fails_by_itself_is_told_and_counted(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await start({"services": {"shop": {}}})
+
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("exporter.app.load_config", faulty)
+    caplog.set_level(logging.CRITICAL)
+
+    async with client.post("/-/reload") as answer:
+        assert answer.status == 500
+    values = await metrics(client)
+
+    assert values['soulfra_exporter_internal_errors_total{place="reload"}'] == 1
+    assert values["soulfra_exporter_config_last_reload_successful"] == 0
+
+
+async def test_a_signal_to_reload_that_fails_by_itself_is_in_the_log(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(config_file, {})
+    exporter = Exporter(config_file, load_config(config_file, WatchConfig), "127.0.0.1:1")
+
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("exporter.app.load_config", faulty)
+    await exporter.reload_by_signal()
+
+    assert exporter.counters.internal_errors["reload"] == 1
+    assert "the configuration could not be applied" in caplog.text
+
+
+GUARDED = (("POST", "/-/reload"), ("GET", "/check?target=shop"), ("GET", "/probe?target=shop"))
+READ = ("/", "/metrics", "/state", "/-/healthy", "/-/ready")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "[::2]:1", ""])
+@pytest.mark.parametrize(("method", "path"), [*GUARDED, *(("GET", path) for path in READ)])
+async def test_a_name_that_only_foreign_dns_leads_here_is_refused(
+    start: Start, method: str, path: str, host: str
+) -> None:
+    client = await start({"services": {"shop": {}}})
+
+    async with client.request(method, path, headers={"Host": host}) as answer:
+        assert answer.status == 403
+        assert await answer.json() == {"error": "only this machine's own names are served"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9877", "[::1]:9877", "[::1]"])
+async def test_the_names_of_this_machine_are_served(start: Start, host: str) -> None:
+    client = await start({"services": {"shop": {}}})
+
+    for method, path in GUARDED:
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        async with client.request(method, path, headers=own) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},  # another program's page on this machine
+        {"Sec-Fetch-Site": "cross-site"},  # an image or a script of a page: browsers send no Origin then
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_a_foreign_page_starts_and_changes_nothing(start: Start, headers: Mapping[str, str]) -> None:
+    client = await start({"services": {"shop": {}}})
+    before = (await metrics(client))["soulfra_exporter_config_last_reload_success_timestamp_seconds"]
+
+    for method, path in GUARDED:
+        async with client.request(method, path, headers=headers) as answer:
+            assert answer.status == 403
+    async with client.get("/metrics", headers=headers) as answer:
+        assert answer.status == 200
+
+    after = (await metrics(client))["soulfra_exporter_config_last_reload_success_timestamp_seconds"]
+    assert after == before
+
+
 async def test_reload_is_post_only(start: Start) -> None:
     client = await start({"services": {}})
 
@@ -452,7 +586,7 @@ async def test_most_targets_failing_at_once_is_told_as_blindness(
     assert (await metrics(client))["soulfra_prober_blind"] == 1
 
 
-async def test_a_fault_of_a_probe_itself_is_an_observation_and_is_counted(
+async def test_a_fault_of_a_probe_itself_is_counted_and_never_makes_a_service_down(
     start: Start, monkeypatch: pytest.MonkeyPatch, until: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def faulty(*_: object) -> None:
@@ -461,11 +595,41 @@ async def test_a_fault_of_a_probe_itself_is_an_observation_and_is_counted(
     monkeypatch.setattr("exporter.probes.tcp.probe", faulty)
     caplog.set_level(logging.CRITICAL)
     client = await start({"services": {"shop": {"probes": [{"tcp": "127.0.0.1:1"}]}}})
+    counted = 'soulfra_exporter_internal_errors_total{place="probe"}'
 
-    down = await until(status_is(client, "shop", "down"))
+    async def faults() -> bool:
+        return (await metrics(client))[counted] >= 5
 
-    assert down["failing"]["reason"] == "internal"
-    assert (await metrics(client))['soulfra_exporter_internal_errors_total{place="probe"}'] >= 2
+    await until(faults)
+    service = (await get(client, "/state"))["services"]["shop"]
+    checked = (await get(client, "/check?target=shop"))["results"]["shop"]
+    values = await metrics(client)
+
+    assert (service["status"], service["failing"]) == ("unknown", None)
+    assert service["probes"]["tcp"]["last"]["reason"] == "internal"
+    assert (checked["healthy"], checked["reason"]) == (None, "internal")
+    assert values['soulfra_probe_failures_total{target="shop",probe="tcp",reason="internal"}'] >= 5
+    assert values["soulfra_prober_blind"] == 0
+
+
+async def test_a_real_failure_is_told_before_a_fault_of_our_own(
+    start: Start,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("exporter.probes.tcp.probe", faulty)
+    caplog.set_level(logging.CRITICAL)
+    client = await start(
+        {"services": {"shop": {"probes": [{"tcp": "127.0.0.1:1"}], "process": {"port": free_port()}}}}
+    )
+
+    checked = (await get(client, "/check?target=shop"))["results"]["shop"]
+
+    assert (checked["healthy"], checked["reason"]) == (False, "gone")
 
 
 async def test_concurrency_is_bounded_and_what_had_to_wait_is_counted(

@@ -1,7 +1,9 @@
 """The fast path to a real Alertmanager, and past dead and blind ones."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import aiohttp
 import pytest
 import yaml
 
+from exporter import fastpath
 from exporter.app import Exporter
 from exporter.config import WatchConfig, load_config
 from exporter.publisher import alertmanagers_of
@@ -139,6 +142,163 @@ async def test_an_alertmanager_that_comes_later_is_told_too(
     assert taken[0]["labels"]["target"] == "shop"
 
 
+@pytest.fixture
+async def stranger() -> AsyncIterator[Callable[..., Any]]:
+    """Start an HTTP server that answers as told, and return its address."""
+    runners: list[aiohttp.web.ServerRunner] = []
+
+    async def begin(handle: Callable[..., Any]) -> str:
+        runner = aiohttp.web.ServerRunner(aiohttp.web.Server(handle), shutdown_timeout=0.1)
+        await runner.setup()
+        runners.append(runner)
+        site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    yield begin
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(
+    stranger: Callable[..., Any], start: Callable[..., Any], free_port: Callable[[], int], until: Any
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def redirect(request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
+        asked.append((request.method, request.path))
+        if request.path == "/login":
+            return aiohttp.web.Response()
+        return aiohttp.web.Response(status=302, headers={"Location": "/login"})
+
+    address = await stranger(redirect)
+    exporter = await start({"shop": http(free_port())}, alertmanagers=[address])
+
+    await until(lambda: exporter.counters.post_failures[address] >= 2)
+
+    assert set(asked) == {("POST", "/api/v2/alerts")}
+
+
+async def test_a_fault_of_our_own_in_a_post_is_counted_and_does_not_end_the_sending(
+    *,
+    alertmanager: str,
+    start: Callable[..., Any],
+    free_port: Callable[[], int],
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    true_payload = fastpath.payload_of
+    faults = [ZeroDivisionError(), UnicodeError()]
+
+    def faulty(*arguments: Any) -> dict[str, Any]:
+        if faults:
+            raise faults.pop()
+        return true_payload(*arguments)
+
+    monkeypatch.setattr(fastpath, "payload_of", faulty)
+    exporter = await start({"shop": http(free_port())}, alertmanagers=[alertmanager])
+
+    await until(lambda: alerts(alertmanager))
+
+    assert exporter.counters.internal_errors["fast_path"] == 2
+    assert exporter.counters.post_failures[alertmanager] == 2
+    assert "failed by itself" in caplog.text
+
+
+async def test_a_reload_does_not_resolve_the_alert_of_a_service_that_is_still_down(
+    *,
+    stranger: Callable[..., Any],
+    start: Callable[..., Any],
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    until: Any,
+    tmp_path: Path,
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def take(request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
+        sent.extend(await request.json())
+        return aiohttp.web.Response()
+
+    def resolved() -> list[dict[str, Any]]:
+        return [alert for alert in sent if datetime.fromisoformat(alert["endsAt"]) <= datetime.now(UTC)]
+
+    port = free_port()
+    address = await stranger(take)
+    exporter = await start({"shop": http(port)}, alertmanagers=[address])
+    await until(lambda: sent)
+    section = {**RHYTHM, "interval": "150ms", "confirm": 20, "alertmanagers": [address]}
+    (tmp_path / "soulfra.yml").write_text(
+        yaml.safe_dump({"exporter": section, "services": {"shop": http(port)}})
+    )
+
+    await exporter.reload()
+    assert exporter.world.services["shop"].verdict == "unknown"
+    before = len(sent)
+    await until(lambda: len(sent) >= before + 2)  # refreshed while nothing is known
+    assert resolved() == []
+
+    await asyncio.to_thread(serve, port)
+    await until(resolved)
+
+
+@pytest.mark.parametrize("services", [{}, {"shop": {}}])
+async def test_a_service_that_is_watched_no_more_is_resolved(
+    *,
+    alertmanager: str,
+    start: Callable[..., Any],
+    free_port: Callable[[], int],
+    until: Any,
+    tmp_path: Path,
+    services: dict[str, Any],
+) -> None:
+    exporter = await start({"shop": http(free_port())}, alertmanagers=[alertmanager])
+    await until(lambda: alerts(alertmanager))
+    section = {**RHYTHM, "alertmanagers": [alertmanager]}
+    (tmp_path / "soulfra.yml").write_text(yaml.safe_dump({"exporter": section, "services": services}))
+
+    await exporter.reload()
+
+    async def resolved() -> bool:
+        return not await alerts(alertmanager)
+
+    await until(resolved)
+
+
+async def test_a_standing_alert_goes_to_an_alertmanager_that_a_reload_names(
+    alertmanager: str, start: Callable[..., Any], free_port: Callable[[], int], until: Any, tmp_path: Path
+) -> None:
+    services = {"shop": http(free_port())}
+    nobody = f"http://127.0.0.1:{free_port()}"
+    exporter = await start(services, alertmanagers=[nobody])
+    await until(lambda: sum(exporter.counters.post_failures.values()))
+
+    # The first reload changes the rhythm, after which nothing is known of the service for long.
+    for section in ({"alertmanagers": [nobody]}, {"alertmanagers": [alertmanager]}):
+        exporting = {**RHYTHM, "interval": "60s", "interval_on_failure": "60s", **section}
+        config = {"exporter": exporting, "services": services}
+        (tmp_path / "soulfra.yml").write_text(yaml.safe_dump(config))
+        await exporter.reload()
+    assert exporter.world.services["shop"].verdict == "unknown"
+
+    await until(lambda: alerts(alertmanager))
+
+
+async def test_where_alerts_go_is_logged_at_the_start_without_secrets(
+    start: Callable[..., Any], free_port: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = free_port(), free_port()
+    addresses = [f"http://me:{SECRET}@127.0.0.1:{first}?key={SECRET}", f"http://127.0.0.1:{second}"]
+
+    await start({}, alertmanagers=addresses)
+
+    assert f"fast path: alerts go to http://127.0.0.1:{first}, http://127.0.0.1:{second}" in caplog.text
+    assert SECRET not in caplog.text
+
+
 async def test_nothing_is_published_while_most_targets_fail_at_once(
     alertmanager: str, start: Callable[..., Any], free_port: Callable[[], int], until: Any
 ) -> None:
@@ -194,9 +354,11 @@ async def test_one_of_several_services_is_published_because_its_peers_answer(
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({}, ()),
+        ({}, ("http://127.0.0.1:9093",)),
+        ({"alertmanager": {}}, ("http://127.0.0.1:9093",)),
         ({"alertmanager": {"listen": "127.0.0.1:1"}}, ("http://127.0.0.1:1",)),
-        ({"alertmanager": ["not", "a", "section"]}, ()),
+        ({"alertmanager": ["not", "a", "section"]}, ("http://127.0.0.1:9093",)),
+        ({"exporter": {"fast_path": False}}, ()),
         (
             {"exporter": {"alertmanagers": ["http://a:1"]}, "alertmanager": {"listen": "127.0.0.1:1"}},
             ("http://a:1",),

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +20,13 @@ from exporter.probes import process
 from exporter.probes.context import Context, ProcessMemory, Tools
 from exporter.probes.ending import ProcessEnd
 
+LISTENS_UNTIL_TOLD = """
+import socket, sys, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+sys.stdin.read()
+listening.close()
+time.sleep(60)
+"""
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 
 
@@ -41,6 +50,33 @@ async def test_the_process_behind_a_port_is_found_with_its_resources(
     assert (facts.max_fds or 0) >= (facts.open_fds or 0)
     assert facts.threads == 1
     assert facts.cpu_seconds is not None
+
+
+async def test_a_known_process_that_stops_listening_is_not_gone(
+    context: Context, launch: Callable[..., Any], free_port: Callable[[], int], until: Any
+) -> None:
+    port = free_port()
+    server = launch(sys.executable, "-c", LISTENS_UNTIL_TOLD, str(port), stdin=subprocess.PIPE)
+
+    async def listening() -> bool:
+        return (await ask(context, port=port)).reason is None
+
+    await until(listening)
+    server.stdin.close()
+
+    async def deaf() -> Outcome | None:
+        outcome = await ask(context, port=port)
+        return outcome if outcome.reason else None
+
+    outcome = await until(deaf)
+    server.kill()
+    server.wait()
+    ended = await ask(context, port=port)
+
+    assert outcome.reason is Reason.NOT_LISTENING
+    assert outcome.process.pid == server.pid
+    assert outcome.detail == f"process {server.pid} is there, but nothing listens on port {port}"
+    assert ended.reason is Reason.GONE
 
 
 async def test_a_port_that_only_clients_use_is_gone(context: Context, free_port: Callable[[], int]) -> None:
@@ -119,6 +155,56 @@ async def test_a_pid_file_that_names_nobody_is_a_failure(
         file.write_text(content)
 
     assert (await ask(context, pid_file=str(file))).reason is reason
+
+
+async def test_a_pid_file_that_we_may_not_read_is_no_evidence(context: Context, tmp_path: Path) -> None:
+    unreadable = tmp_path / "service.pid"
+    unreadable.mkdir()  # a refusal that holds for root too
+
+    outcome = await ask(context, pid_file=str(unreadable))
+
+    assert outcome.reason is Reason.INTERNAL
+    assert outcome.detail == "the pid file cannot be read: Is a directory"
+
+
+async def test_a_look_that_takes_too_long_is_no_evidence(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    released = threading.Event()
+
+    def wait(*_: object) -> frozenset[str]:
+        released.wait(10)
+        return frozenset()
+
+    monkeypatch.setattr(process, "listening_inodes", wait)
+    outcome = await ask(Context(timeout=0.05, tools=tools), port=free_port())
+    released.set()
+
+    assert (outcome.reason, outcome.detail) == (Reason.INTERNAL, "no answer within 0.05 s")
+
+
+async def test_the_processes_of_a_service_are_counted_anew_while_its_main_process_lives(
+    context: Context, launch: Callable[..., Any]
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    main = launch(*SLEEPER, marker)
+    await ask(context, match=marker)
+    worker = launch(*SLEEPER, marker)
+
+    counts = [await group(context, marker) for _ in range(2 * process.RECOUNT_AFTER)]
+    worker.kill()
+    worker.wait()
+    after = [await group(context, marker) for _ in range(process.RECOUNT_AFTER)]
+
+    half = process.RECOUNT_AFTER - 1
+    assert counts == [(main.pid, 1)] * half + [(main.pid, 2)] * (half + 2)
+    assert after[-1] == (main.pid, 1)
+
+
+async def group(context: Context, marker: str) -> tuple[int, int]:
+    facts = (await ask(context, match=marker)).process
+    assert facts is not None
+    return facts.pid, facts.group_size
 
 
 async def test_match_finds_the_process_by_its_command_line(

@@ -13,6 +13,8 @@ CODES = {
     "t": Reason.TIMEOUT,
     "g": Reason.GONE,
     "s": Reason.STOPPED,
+    "n": Reason.NOT_LISTENING,
+    "i": Reason.INTERNAL,
 }
 
 
@@ -53,6 +55,15 @@ def service(*kinds: str, confirm: int = 2) -> ServiceState:
         (5, "g", "D"),
         (2, ".s", "UU"),
         (2, ".ss", "UUD"),
+        (2, ".n", "UU"),  # the process lives: perhaps it is about to listen
+        (2, ".nn", "UUD"),
+        (2, ".i", "UU"),  # our own fault is no evidence
+        (2, ".ii", "UU?"),  # but who sees nothing knows nothing
+        (2, "iiiiii", "??????"),
+        (2, ".iiii.", "UU???U"),
+        (2, ".xix", "UUUD"),  # and it is no part of the failures in a row
+        (2, ".xixi.", "UUUDDU"),
+        (2, ".xxii", "UUDD?"),
     ],
 )
 def test_verdict_follows_observations(confirm: int, codes: str, verdicts: str) -> None:
@@ -123,6 +134,17 @@ def test_unconfirmed_failures_are_those_that_healed(codes: str, unconfirmed: dic
         state.record(seen(code, second))
 
     assert state.unconfirmed == unconfirmed
+
+
+def test_a_fault_of_our_own_is_counted_and_kept_but_is_not_in_the_streak() -> None:
+    state = ProbeState(kind="http", settings=SETTINGS)
+    for second, code in enumerate(".iii"):
+        state.record(seen(code, second))
+
+    assert (state.failures, state.streak, state.failing_now) == ({Reason.INTERNAL: 3}, 0, False)
+    assert state.last_failure is not None
+    assert state.last_failure.reason is Reason.INTERNAL
+    assert state.delay(4) is None  # looking more often would not help
 
 
 def test_a_failing_probe_runs_fast_for_a_minute_and_then_as_usual() -> None:
