@@ -167,7 +167,8 @@ class PlaybookStep(Strict):
     timeout: Duration = 30.0
     retry: Retry = Retry()
     on_crash: Literal["verify", "rerun", "fail"] = "verify"
-    """After a crash in it: ``verify``, and try again if unhealthy; ``rerun`` without asking; or ``fail``."""
+    """What follows when the remediator died in it and the service is unhealthy: try again after waiting for
+    the effect (``verify``), try again at once (``rerun``), or give the error up (``fail``)."""
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -237,11 +237,12 @@ class Load:
 
     def run(self, duration: float) -> None:
         """Send for *duration* seconds, then wait for the answers under way."""
-        due = time.monotonic()
-        until = due + duration
-        while due < until:
-            time.sleep(max(due - time.monotonic(), 0.0))
-            due += self._pause
+        begun = time.monotonic()
+        turn = 0
+        # Counted, not summed: a thousand small roundings would make one request too many.
+        while (wait := turn * self._pause) < duration:
+            time.sleep(max(begun + wait - time.monotonic(), 0.0))
+            turn += 1
             if self._free.acquire(timeout=TIMEOUT):
                 self.sent += 1
                 call = choose(self._addresses, self._chance)
