@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,3 +145,31 @@ def test_one_alertmanager_of_two_is_enough(http_server: Any) -> None:
 
     assert notifier.send(["people"], NOTE) == {"people": None}
     assert len(http_server.requests) == 1
+
+
+LOG = Channel(log=True)
+PEOPLE = Channel(alertmanager=True)
+
+
+@pytest.mark.parametrize(
+    ("channels", "results", "reached"),
+    [
+        ({"people": PEOPLE, "log": LOG}, {"people": "refused", "log": None}, False),
+        ({"people": PEOPLE, "log": LOG}, {"people": None, "log": None}, True),
+        ({"log": LOG}, {"log": None}, True),  # nothing else was asked for
+        ({"people": PEOPLE}, {"people": None, "slack": "refused"}, True),
+        ({}, {}, False),
+    ],
+)
+def test_people_are_reached_by_what_they_hear_and_not_by_the_log(
+    channels: dict[str, Channel], results: dict[str, str | None], reached: bool
+) -> None:
+    assert Notifier(channels, [], {}).reached_people(results) is reached
+
+
+def test_alertmanager_can_tell_two_errors_and_an_approval_apart(http_server: Any) -> None:
+    notifier = Notifier({"people": PEOPLE}, [http_server.url], {})
+    for note in (NOTE, replace(NOTE, error_id="SE_00000002"), replace(NOTE, kind="approval")):
+        notifier.send(["people"], note)
+    labels = [frozenset(request.json[0]["labels"].items()) for request in http_server.requests]
+    assert len(set(labels)) == 3
