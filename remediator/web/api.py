@@ -23,7 +23,7 @@ _HOUR = 3600.0
 _DAY = 86400.0
 _PAGE = 100
 _PAGE_LIMIT = 1000
-_CURSOR = re.compile(r"(-?[0-9.e+-]{1,30}[0-9])_(SE_[0-9a-f]{8})")
+_CURSOR = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)_(SE_[0-9a-f]{8})")
 
 
 @blueprint.before_request

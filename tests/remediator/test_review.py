@@ -11,6 +11,7 @@ from remediator.notify import Notifier
 from remediator.run import Pause
 from remediator.signals import Status
 from remediator.store import StoreError
+from remediator.verify import verify
 from soulfra_monitor.problems import Problem
 
 ERROR_RATE = {
@@ -262,18 +263,16 @@ def test_a_service_that_fails_again_within_the_proof_is_looked_at_soon(world: An
 def test_an_alert_that_fires_again_within_the_proof_keeps_its_error_open(
     world: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from remediator import engine  # noqa: PLC0415 - its name is replaced below
-
     world.fire(**ERROR_RATE)
     until(lambda: "no_playbook" in world.reasons())
-    real, again = engine.verify, threading.Event()
+    again = threading.Event()
 
     def proof(*given: Any, **how: Any) -> Any:
         world.fire(**ERROR_RATE)
         again.set()
-        return real(*given, **how)
+        return verify(*given, **how)
 
-    monkeypatch.setattr(engine, "verify", proof)
+    monkeypatch.setattr("remediator.engine.verify", proof)
     world.fire(**ERROR_RATE, status=Status.RESOLVED)
     until(again.is_set)
     world.settle()

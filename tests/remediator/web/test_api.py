@@ -99,6 +99,8 @@ def test_pages_cover_every_error_once_in_order(seven: Any, client: Any, size: in
         (f"{ERRORS}?limit={'9' * 5000}", "limit: "),
         (f"{ERRORS}?after=x", "after: take it from 'next'"),
         (f"{ERRORS}?after=nan_SE_1", "after: "),
+        (f"{ERRORS}?after=..5_SE_00000000", "after: take it from 'next'"),
+        (f"{ERRORS}?after=1e-e1_SE_00000000", "after: "),
         (f"{ERRORS}?type=gremlins", "type: must be one of service_down, "),
         (f"{ERRORS}?severity=info", "severity: must be one of critical, high, medium, low"),
         (f"{ERRORS}?state=open", "state: must be one of pending, recovered, failed"),
