@@ -41,6 +41,7 @@ class RunQuery:
     target: str | None = None
     error_id: str | None = None
     outcome: str | None = None
+    trigger: str | None = None
     running: bool | None = None
     limit: int = 100
 
@@ -157,6 +158,9 @@ class Store(Protocol):
 
     def get_run(self, run_id: str) -> Run | None: ...
     def find_runs(self, query: RunQuery) -> list[Run]: ...
+    def count_runs(self, query: RunQuery) -> int:
+        """Count them, whatever the query's limit, without reading their plans and evidence."""
+
     def steps(self, run_id: str) -> list[Step]:
         """Return the steps by number."""
 

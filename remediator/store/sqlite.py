@@ -163,17 +163,14 @@ class SqliteStore:
         return _first(self._find(RUNS, "runs", "WHERE id = ?", [run_id]))
 
     def find_runs(self, query: RunQuery) -> list[Run]:
-        where, values = _where(
-            [
-                ("started_at >= ?", query.since),
-                ("target = ?", query.target),
-                ("error_id = ?", query.error_id),
-                ("outcome = ?", query.outcome),
-            ],
-            _choice(query.running, "outcome IS NULL", "outcome IS NOT NULL"),
-        )
+        where, values = _run_filter(query)
         end = f"{where} ORDER BY started_at DESC, seq DESC LIMIT ?"
         return self._find(RUNS, "runs", end, [*values, max(0, query.limit)])
+
+    def count_runs(self, query: RunQuery) -> int:
+        where, values = _run_filter(query)
+        count: int = self._db.read(f"SELECT count(*) FROM runs {where}", values)[0][0]  # noqa: S608
+        return count
 
     def steps(self, run_id: str) -> list[Step]:
         return self._find(STEPS, "steps", "WHERE run_id = ? ORDER BY number", [run_id])
@@ -287,6 +284,17 @@ def _error_filter(query: ErrorQuery) -> tuple[str, list[Any]]:
         ("state = ?", query.state),
     ]
     return _where(conditions, _choice(query.open, "open = 1", "open = 0"))
+
+
+def _run_filter(query: RunQuery) -> tuple[str, list[Any]]:
+    conditions: list[Condition] = [
+        ("started_at >= ?", query.since),
+        ("target = ?", query.target),
+        ("error_id = ?", query.error_id),
+        ("outcome = ?", query.outcome),
+        ("trigger = ?", query.trigger),
+    ]
+    return _where(conditions, _choice(query.running, "outcome IS NULL", "outcome IS NOT NULL"))
 
 
 def _insert(connection: sqlite3.Connection, rows: Rows[Value], table: str, value: Value) -> int | None:

@@ -36,7 +36,7 @@ def health() -> ResponseReturnValue:
     """Return the health of every service and of the whole."""
     around = surroundings()
     store, now = around.tools.store, around.tools.clock()
-    recovered = store.find_runs(RunQuery(since=now - _DAY, outcome=Outcome.RECOVERED, limit=100_000))
+    automatic = RunQuery(since=now - _DAY, outcome=Outcome.RECOVERED, trigger=Trigger.ALERT)
     return jsonify(
         report.health(
             names=around.tools.services,
@@ -44,7 +44,7 @@ def health() -> ResponseReturnValue:
             open_errors=store.find_errors(ErrorQuery(open=True, limit=10_000)),
             uptime=store.uptime(int((now - _DAY) // 60)),
             recent_errors=sum(store.count_errors(ErrorQuery(since=now - _HOUR)).values()),
-            auto_recoveries=sum(run.trigger is not Trigger.PERSON for run in recovered),
+            auto_recoveries=store.count_runs(automatic),
             now=now,
             pauses=store.pauses(now),
             watchdog=around.tools.watchdog,

@@ -685,6 +685,8 @@ def test_a_step_of_no_run_is_a_store_error(store: Store) -> None:
         (RunQuery(target="t1"), "a"),
         (RunQuery(error_id="SE_00000001"), "b"),
         (RunQuery(outcome="failed"), "a"),
+        (RunQuery(trigger="alert"), "cba"),
+        (RunQuery(trigger="person"), ""),
         (RunQuery(running=True), "cb"),
         (RunQuery(running=False), "a"),
         (RunQuery(limit=1), "c"),
@@ -698,6 +700,15 @@ def test_runs_are_found_by_what_is_asked(store: Store, query: RunQuery, ids: str
     begun(store, id="c", target="t3", started_at=3.0)
 
     assert [r.id for r in store.find_runs(query)] == list(ids)
+    assert store.count_runs(query) == (3 if query.limit == 1 else len(ids))
+
+
+def test_runs_are_told_apart_by_what_made_them_begin(store: Store) -> None:
+    begun(store, id="alert", target="t1")
+    begun(store, id="person", target="t2", trigger=Trigger.PERSON)
+
+    assert [r.id for r in store.find_runs(RunQuery(trigger=Trigger.PERSON))] == ["person"]
+    assert store.count_runs(RunQuery(trigger=Trigger.ALERT)) == 1
 
 
 def test_orphans_are_of_an_earlier_life_or_of_a_lease_that_is_over(store: Store) -> None:

@@ -276,3 +276,11 @@ def test_the_pause_switch_is_a_metric(idle_world: Any, client: Any) -> None:
     client.post("/api/monitoring/resume", json={"scope": "web"})
     idle_world.chores.refresh_gauges()
     assert idle_world.count("soulfra_paused", scope="web") == 0
+
+
+def test_the_health_of_all_is_told_without_reading_what_runs_have_kept(idle_world: Any, client: Any) -> None:
+    def heavy(_: Any) -> Any:
+        pytest.fail("plans and evidence of a day's runs were read to count them")
+
+    idle_world.store.find_runs = heavy
+    assert client.get("/api/monitoring/health").json["autoRecoveries"] == 0
