@@ -1,11 +1,12 @@
 """Asks the exporter to look now, and puts its answer into the words of the policy."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remediator.policy import Health
 from remediator.runner import Tools
-from remediator.verify import ExporterUnreachable
+from remediator.verify import ExporterUnreachable, is_fresh
 
 _CHECK_TIMEOUT = 8.0  # seconds; a hung target and its peers take two probe timeouts
 
@@ -20,11 +21,14 @@ def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mappi
     needed = service.depends_on if service else ()
     try:
         answer = tools.exporter.check([target, *needed], peers=peers, timeout=_CHECK_TIMEOUT)
+        fresh = is_fresh(answer.get("at"), time.time())
         state = tools.exporter.state(timeout=2.0)
     except ExporterUnreachable as failure:
         tools.metrics.exporter_reachable.set(0)
         return Health(reachable=False, detail=str(failure)), {}
     tools.metrics.exporter_reachable.set(1)
+    if not fresh:
+        return Health(reachable=False, detail="its answer is not of this moment; compare the clocks"), {}
     results = answer["results"]
     seen = results.get(target, {})
     if seen.get("known") and seen.get("healthy") is None:

@@ -276,6 +276,8 @@ class Judge:
 _ESCALATING = frozenset(
     {
         Reason.BUDGET,
+        Reason.AT_ONCE,
+        Reason.WARMING_UP,
         Reason.PROBER_BLIND,
         Reason.STALE,
         Reason.MIN_HEALTHY,

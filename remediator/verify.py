@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from remediator.calls import CallError, call
 from remediator.playbook import Verify
@@ -116,6 +116,11 @@ def verify(
     return Verification(outcome=Outcome.UNVERIFIED, looks=looks, detail="the remediator is stopping")
 
 
+def is_fresh(at: object, now: float) -> TypeGuard[float]:
+    """Whether an answer of that moment says something about now."""
+    return isinstance(at, int | float) and abs(now - at) <= FRESH_FOR
+
+
 def _give_up(last: Look, looks: int, in_a_row: int, rule: Verify) -> Verification:
     if last.healthy is None:
         outcome, detail = Outcome.UNVERIFIED, last.detail
@@ -135,7 +140,7 @@ def _ask(client: Checker, target: str, timeout: float) -> dict[str, Any] | Look:
 
 def _read(answer: Mapping[str, Any], target: str, must_be_fast: bool, newest: float, now: float) -> Look:
     at = answer.get("at")
-    if not isinstance(at, int | float) or abs(now - at) > FRESH_FOR or at <= newest:
+    if not is_fresh(at, now) or at <= newest:
         return Look(healthy=None, at=newest, detail="the exporter's answer is not fresh")
     result = answer["results"].get(target)
     if not isinstance(result, Mapping) or not result.get("known"):

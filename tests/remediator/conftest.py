@@ -167,6 +167,7 @@ class ScriptedExporter(ExporterClient):
         self.ready = True
         self.blind = False
         self.asked = 0
+        self.skew = 0.0  # seconds that its clock is ahead
         self._last = 0.0
 
     def set(self, name: str, **changes: Any) -> None:
@@ -186,7 +187,7 @@ class ScriptedExporter(ExporterClient):
         if not self.reachable:
             raise ExporterUnreachable("/check: the connection was refused")
         self._last = max(time.time(), self._last + 1e-6)  # no two answers are of the same moment
-        return {"at": self._last, "ready": self.ready, "prober_blind": self.blind}
+        return {"at": self._last + self.skew, "ready": self.ready, "prober_blind": self.blind}
 
     def _result(self, name: str) -> dict[str, Any]:
         service = self.services.get(name)

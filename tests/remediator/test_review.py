@@ -277,3 +277,52 @@ def test_an_alert_that_fires_again_within_the_proof_keeps_its_error_open(
     until(again.is_set)
     world.settle()
     assert world.error().open
+
+
+# -- what cannot be known -----------------------------------------------------------------------------
+
+
+def warm_up(world: Any) -> None:
+    world.exporter.ready = False
+
+
+def set_the_clock_wrong(world: Any) -> None:
+    world.exporter.skew = -60.0
+
+
+@pytest.mark.parametrize(("hinder", "reason"), [(warm_up, "warming_up"), (set_the_clock_wrong, "stale")])
+def test_an_exporter_that_says_nothing_about_now_is_told_to_people_and_starts_nothing(
+    world: Any, until: Any, hinder: Any, reason: str
+) -> None:
+    hinder(world)
+    world.fail()
+    until(lambda: reason in world.reasons())
+    world.settle()
+    for _ in range(25):
+        world.pass_time(15)
+        world.settle()
+    error = world.error()
+    assert (error.escalation_sent, error.open, error.recovered_at, world.done) == (True, True, None, [])
+
+
+def test_one_run_at_a_time_that_never_comes_to_its_turn_is_told_to_people(
+    make_world: Any, write_playbook: Any, until: Any
+) -> None:
+    world = make_world(playbooks=[write_playbook(limits={"at_once": 1})], remediator={"lease": "1h"})
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hang(action: str, service: str) -> str:
+        entered.set()
+        assert go_on.wait(10)
+        return str(world.repair(action, service))
+
+    world.on_action = hang
+    world.fail("mail")
+    assert entered.wait(5)
+    world.fail("web")
+    until(lambda: world.error("web").held_reason == "at_once")
+    for _ in range(21):
+        world.pass_time(15)
+        until(lambda: not world.store.due_errors(world.now(), 1))
+    until(lambda: world.error("web").escalation_sent)
+    go_on.set()
