@@ -36,6 +36,13 @@ async def huge(_: web.Request) -> web.Response:
     return web.Response(body=b"x" * (http.BODY_LIMIT + 1))
 
 
+async def long(request: web.Request) -> web.Response:
+    charset = request.query["charset"]
+    return web.Response(
+        body=b"a" * (http.BODY_LIMIT - 1), headers={"Content-Type": f"text/plain; charset={charset}"}
+    )
+
+
 async def hang(_: web.Request) -> web.Response:
     await asyncio.sleep(30)
     return web.Response()
@@ -50,7 +57,7 @@ async def echo(request: web.Request) -> web.Response:
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     app = web.Application()
-    for handler in (ok, broken, moved, huge, hang, echo):
+    for handler in (ok, broken, moved, huge, long, hang, echo):
         app.router.add_route("*", f"/{handler.__name__}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -92,6 +99,18 @@ async def test_answer_is_held_against_what_is_expected(
     outcome = await ask(context, f"{server}/{path}", expect=expect)
 
     assert outcome.reason is reason, outcome.detail
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "undefined", "no-such", "utf-8"])
+async def test_a_peer_cannot_hold_the_loop_or_fail_the_probe_by_its_charset_or_its_length(
+    server: str, context: Context, charset: str
+) -> None:
+    started = time.monotonic()
+
+    outcome = await ask(context, f"{server}/long?charset={charset}", expect={"body": ".*healthy"})
+
+    assert outcome.reason is Reason.BODY, outcome.detail
+    assert time.monotonic() - started < 1.5  # quadratic in 1 MB it would take minutes
 
 
 async def test_a_success_tells_status_and_phases(server: str, context: Context) -> None:
