@@ -5,6 +5,8 @@
 Started by ``remediator.server.serve``, which has checked the arguments.
 """
 
+import socket
+import struct
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +16,16 @@ from gunicorn.app.base import BaseApplication
 
 if TYPE_CHECKING:
     from remediator.engine import Engine
+
+
+_SILENCE = 5  # seconds a client may take between two pieces of its request
+
+
+def _limit_silence(server: Any) -> None:
+    """Let no client hold a thread by sending nothing; accepted sockets inherit both limits."""
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENCE)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SILENCE, 0))
 
 
 class Arbiter(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -38,6 +50,7 @@ class Arbiter(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "graceful_timeout": 5,
             "keepalive": 30,
             "loglevel": "warning",
+            "when_ready": _limit_silence,
             "worker_exit": lambda _server, _worker: self._stop(),
             "proc_name": "soulfra-remediator",
             "control_socket_disable": True,

@@ -28,6 +28,7 @@ from remediator.signals import (
     ErrorState,
     Reason,
     Signal,
+    Source,
     Status,
     Verdict,
     admit,
@@ -41,6 +42,7 @@ from soulfra_monitor.problems import Problem
 log = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds between looks at the store when nobody wakes the timer
+_UNWATCHED = Health(reachable=True, ready=True)  # of no configured service there is nothing to ask
 _QUICK = Verify.model_construct(healthy=3, every=0.25, within=3.0)
 
 
@@ -195,7 +197,8 @@ class Engine:
         error = self._store.get_error(error_id)
         if error is None or error.check_at is None or error.check_at > self._tools.clock():
             return
-        health, seen = ask(self._tools, error.target)
+        known = error.target in self._tools.services
+        health, seen = ask(self._tools, error.target) if known else (_UNWATCHED, {})
         if not error.open:
             current = self._reconsider(error, health)
             if current is None:
@@ -203,7 +206,8 @@ class Engine:
             error = current
         if self._is_over(error, health):
             if not self._close(error):
-                self._judge.set_check(error.id, self._tools.clock() + 0.5)
+                # It was healthy and is not, or its alert came again: looked at soon, and told if it goes on.
+                self._judge.hold_unproven(error, "healthy, but the proof of it failed")
             return
         if error.state is ErrorState.FAILED:
             self._watch_failed(error)
@@ -305,7 +309,10 @@ class Engine:
 
     def _tell_admission(self, admission: Admission) -> None:
         signal = admission.signal
-        self._tools.metrics.webhook_alerts.labels(signal.status).inc()
+        if signal.source is Source.RECONCILE and not admission.new and signal.status is Status.FIRING:
+            return  # what is open is asked for again and again; it is news once
+        if signal.source is not Source.RECONCILE:
+            self._tools.metrics.webhook_alerts.labels(signal.status).inc()
         if admission.decision is not None:
             reason = admission.decision.reason or ""
             self._tools.metrics.decisions.labels(admission.decision.verdict, reason).inc()

@@ -25,6 +25,7 @@ from soulfra_monitor.problems import Problem, Severity
 log = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 50
+_PROOF_AGAIN = 0.5  # seconds
 _HISTORY = 8 * 86400.0  # seconds of past runs that limits may look at
 
 
@@ -172,6 +173,12 @@ class Judge:
                 f"held back for {now - held_since:.0f} s: {answer.detail}",
                 give_up=False,
             )
+
+    def hold_unproven(self, error: Error, detail: str) -> None:
+        """Look again soon at an error whose end could not be proven; people hear of it if that goes on."""
+        soon = self._tools.clock() + _PROOF_AGAIN
+        answer = Answer(verdict=Verdict.DEFERRED, reason=Reason.STALE, detail=detail, until=soon)
+        self._hold(error, answer, self.playbook_for(error), None)
 
     def defer(self, error: Error, reason: Reason, detail: str, until: float) -> None:
         """Record that the error is looked at again later, and why."""

@@ -120,7 +120,18 @@ def _before_next(tools: Tools, run: Run) -> tuple[Outcome, str] | None:
         for pause in tools.store.pauses(now):
             if pause.holds(run.target, now):
                 return Outcome.FAILED, f"paused by {pause.owner} before the next rung: {pause.reason}"
-    proof = _verify(tools, run.target, run.error_id, _rung_verify(run), within=_LOOK_WITHIN)
+    return _look_before_next(tools, run)
+
+
+def _look_before_next(tools: Tools, run: Run) -> tuple[Outcome, str] | None:
+    """Ask once, patiently: a hung service takes a whole probe timeout to say that it is unhealthy."""
+    try:
+        seen = tools.exporter.check([run.target])["results"].get(run.target, {})
+    except ExporterUnreachable as error:
+        return Outcome.UNVERIFIED, f"the exporter cannot be asked: {error}"
+    if seen.get("healthy") is False:
+        return None
+    proof = _verify(tools, run.target, run.error_id, _rung_verify(run), within=_RESUME_WITHIN)
     return None if proof.outcome is Outcome.FAILED else (proof.outcome, proof.detail)
 
 
@@ -247,8 +258,11 @@ def _do_step(tools: Tools, progress: _Progress, rung: int, step: PlannedStep) ->
                 raise
             if tools.stopping.wait(step.retry.backoff * 2 ** (attempt - 1)):
                 raise RunLeftError(progress.run.id) from error
-            if _before_next(tools, progress.run) is not None:
-                return  # it took effect after all, or must not be repeated; the proof decides
+            objection = _before_next(tools, progress.run)
+            if objection is not None and objection[0] is Outcome.RECOVERED:
+                return  # it took effect after all
+            if objection is not None:
+                raise ActionError(f"not tried again: {objection[1]}") from error
         else:
             return
 
