@@ -135,3 +135,19 @@ def test_a_watchdog_that_was_never_heard_is_silent_after_the_same_time(idle: Any
     assert not idle.tools.watchdog.silent(idle.now())
     idle.pass_time(181)
     assert idle.tools.watchdog.silent(idle.now())
+
+
+def test_what_is_fetched_again_is_neither_told_nor_counted_as_a_notification(
+    world: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active(monkeypatch, ALERT)
+    world.exporter.set("web", up=False)
+    for _ in range(3):
+        world.chores.reconcile()
+    until(lambda: world.error().state == "recovered")
+    world.chores.reconcile()  # it is over here, but not in Alertmanager yet
+    world.settle()
+    assert [kind for kind, _ in world.lines].count("alert") == 1
+    assert world.count("soulfra_webhook_alerts_total", status="firing") == 0
+    world.fire(fingerprint="f1")
+    assert world.count("soulfra_webhook_alerts_total", status="firing") == 1

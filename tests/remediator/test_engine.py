@@ -430,7 +430,7 @@ def test_a_playbook_that_asks_runs_after_the_yes(make_world: Any, write_playbook
 def test_a_no_keeps_it_from_running(make_world: Any, write_playbook: Any, until: Any) -> None:
     world = make_world(playbooks=[write_playbook(mode="approve")])
     world.fail()
-    until(lambda: "approval_pending" in world.reasons())
+    until(lambda: world.error().held_reason == "approval_pending")
     world.engine.answer_approval(world.error().id, approve=False, by="bob")
     until(lambda: world.reasons()[-1] == "approval_rejected")
     world.pass_time(60)

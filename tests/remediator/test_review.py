@@ -326,3 +326,13 @@ def test_one_run_at_a_time_that_never_comes_to_its_turn_is_told_to_people(
         until(lambda: not world.store.due_errors(world.now(), 1))
     until(lambda: world.error("web").escalation_sent)
     go_on.set()
+
+
+def test_of_a_target_that_is_not_configured_the_exporter_is_not_asked(world: Any, until: Any) -> None:
+    world.fire("stranger")
+    until(lambda: "unknown_target" in world.reasons())
+    world.settle()
+    wait = world.error("stranger").check_at - world.now()
+    world.pass_time(16)
+    until(lambda: world.store.decisions()[0].times == 2)
+    assert (world.exporter.asked, 13 < wait <= 15) == (0, True)
