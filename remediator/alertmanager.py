@@ -40,6 +40,20 @@ def active_alerts(urls: Iterable[str], timeout: float) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
+def held_fingerprints(urls: Iterable[str], timeout: float) -> frozenset[str]:
+    """Return the fingerprints of all alerts that any Alertmanager holds, silenced and inhibited ones too.
+
+    Raises AlertmanagerUnreachable when one of them does not answer: it may hold what the others do not.
+    """
+    addresses = list(urls)
+    answers = _ask_all(addresses, "/api/v2/alerts", [], timeout)
+    if len(answers) < len(addresses):
+        raise AlertmanagerUnreachable(f"{len(addresses) - len(answers)} of {len(addresses)} do not answer")
+    return frozenset(
+        str(alert.get("fingerprint")) for answer in answers for alert in answer if isinstance(alert, dict)
+    )
+
+
 def silence_for(urls: Iterable[str], labels: Mapping[str, str], timeout: float) -> str | None:
     """Return who silenced these labels and why, or None. Raises AlertmanagerUnreachable when none answers."""
     for answer in _ask_all(urls, "/api/v2/silences", [], timeout):

@@ -14,7 +14,16 @@ from remediator import alertmanager
 from remediator.engine import Engine
 from remediator.notify import Notification
 from remediator.runner import Tools
-from remediator.signals import ErrorState, Source, signal_of_alert
+from remediator.signals import (
+    PROVEN_BY_PROBE,
+    Error,
+    ErrorState,
+    Signal,
+    Source,
+    Status,
+    resolved_unheard,
+    signal_of_alert,
+)
 from remediator.store import ErrorQuery, HealthMinute
 from remediator.verify import ExporterUnreachable
 from remediator.watchdog import Change
@@ -26,6 +35,7 @@ _SAMPLE = 5.0  # seconds between looks at the exporter's state
 _GAUGES = 5.0
 _PRUNE = 3600.0
 _WATCHDOG = 5.0
+_AWAY_FOR = 90.0  # seconds; Prometheus sends what fires again every minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +63,7 @@ class Chores:
         self._alertmanagers = alertmanagers
         self._retention = retention
         self._summary_retention = summary_retention
+        self._away_since: dict[tuple[str, str], float] = {}  # by error and fingerprint; of one thread
         chores = [
             _Chore(every=_SAMPLE, do=self.sample_health),
             _Chore(every=_GAUGES, do=self.refresh_gauges),
@@ -95,8 +106,47 @@ class Chores:
         self._tools.metrics.alertmanager_reachable.set(1)
         now = self._tools.clock()
         signals = [signal_of_alert(alert, now, Source.RECONCILE) for alert in alerts]
+        signals += self._ended_unheard(now)
         if signals:
             self._engine.accept(signals)
+
+    def _ended_unheard(self, now: float) -> list[Signal]:
+        """Stand in for "resolved" notifications that never came, where only they can end an error.
+
+        An alert has ended when it is away in every pass for so long that no restart of Alertmanager,
+        which forgets what fires until Prometheus sends it again, can be the reason.
+        """
+        firing = self._firing_unproven()
+        if not firing:
+            self._away_since.clear()
+            return []
+        try:
+            held = alertmanager.held_fingerprints(self._alertmanagers, timeout=2.0)
+        except alertmanager.AlertmanagerUnreachable as failure:
+            log.warning("no alert is taken to be over: %s", failure)
+            self._away_since.clear()
+            return []
+        away = [(error, fingerprint) for error, fingerprint in firing if fingerprint not in held]
+        self._away_since = {
+            (error.id, fingerprint): self._away_since.get((error.id, fingerprint), now)
+            for error, fingerprint in away
+        }
+        return [
+            resolved_unheard(error, fingerprint, now)
+            for error, fingerprint in away
+            if now - self._away_since[error.id, fingerprint] >= _AWAY_FOR
+        ]
+
+    def _firing_unproven(self) -> list[tuple[Error, str]]:
+        """Return the firing alerts of open errors that no probe can disprove."""
+        store = self._tools.store
+        return [
+            (error, fingerprint)
+            for error in store.find_errors(ErrorQuery(open=True, limit=10_000))
+            if error.problem not in PROVEN_BY_PROBE
+            for fingerprint, status in store.members(error.id).items()
+            if status is Status.FIRING
+        ]
 
     def sample_health(self) -> None:
         """Add one look per service to the health minutes; a service that is unknown counts in neither way."""

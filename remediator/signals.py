@@ -331,6 +331,22 @@ def signal_of_alert(alert: Mapping[str, Any], now: float, source: Source) -> Sig
     )
 
 
+def resolved_unheard(error: Error, fingerprint: str, now: float) -> Signal:
+    """Stand in for the end of an alert of *error* that was never told."""
+    return Signal(
+        source=Source.RECONCILE,
+        fingerprint=fingerprint,
+        status=Status.RESOLVED,
+        target=error.target,
+        problem=error.problem,
+        severity=error.severity,
+        message=error.message,
+        received_at=now,
+        labels=error.labels,
+        annotations=error.annotations,
+    )
+
+
 def fingerprint_of(labels: Mapping[str, str]) -> str:
     """Name a label set; stands in where the sender gives no fingerprint of its own."""
     import hashlib  # noqa: PLC0415 - rarely needed

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from remediator.alertmanager import AlertmanagerUnreachable, active_alerts, post_alerts, silence_for
+from remediator.alertmanager import (
+    AlertmanagerUnreachable,
+    active_alerts,
+    held_fingerprints,
+    post_alerts,
+    silence_for,
+)
 from remediator.calls import CallError, call
 from remediator.config import Channel
 from remediator.notify import Notification, Notifier
@@ -129,6 +135,21 @@ def test_an_alert_without_a_problem_and_a_silenced_one_are_not_there(
     until(lambda: "loud" in targets([alertmanager]))
 
     assert targets([alertmanager]).isdisjoint({"plain", "quiet"})
+
+
+def test_an_alert_is_held_also_while_it_is_silenced(alertmanager: str, until: Callable[..., None]) -> None:
+    silence(alertmanager, ("target", "hushed", False, True))
+    before = held_fingerprints([alertmanager], timeout=5)
+    post_alerts([alertmanager], [{"labels": {**LABELS, "target": "hushed"}}], timeout=5)
+
+    until(lambda: len(held_fingerprints([alertmanager], timeout=5) - before) == 1)
+
+    assert "hushed" not in targets([alertmanager])
+
+
+def test_what_is_held_is_not_known_while_one_alertmanager_is_away(alertmanager: str) -> None:
+    with pytest.raises(AlertmanagerUnreachable, match="1 of 2 do not answer"):
+        held_fingerprints([alertmanager, f"http://127.0.0.1:{free_port()}"], timeout=5)
 
 
 def test_an_alert_that_two_know_comes_once_and_one_that_is_away_is_logged(

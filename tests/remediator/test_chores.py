@@ -8,6 +8,7 @@ import pytest
 from remediator.alertmanager import AlertmanagerUnreachable
 from remediator.chores import health_minutes
 from remediator.signals import Status
+from soulfra_monitor.problems import Problem
 
 ALERT = {
     "status": "firing",
@@ -151,3 +152,73 @@ def test_what_is_fetched_again_is_neither_told_nor_counted_as_a_notification(
     assert world.count("soulfra_webhook_alerts_total", status="firing") == 0
     world.fire(fingerprint="f1")
     assert world.count("soulfra_webhook_alerts_total", status="firing") == 1
+
+
+RATE = {
+    "problem": Problem.ERROR_RATE,
+    "labels": {"alertname": "Rate", "target": "web", "problem": "error_rate"},
+}
+
+
+def held(monkeypatch: pytest.MonkeyPatch, *fingerprints: str) -> None:
+    monkeypatch.setattr("remediator.alertmanager.held_fingerprints", lambda *_, **__: frozenset(fingerprints))
+
+
+def reconcile_for(world: Any, seconds: int) -> None:
+    for _ in range(seconds // 15):
+        world.chores.reconcile()
+        world.pass_time(15)
+    world.chores.reconcile()
+    world.settle()
+
+
+def test_an_alert_whose_end_was_never_told_ends_when_no_alertmanager_has_it_any_more(
+    world: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active(monkeypatch)
+    held(monkeypatch)
+    world.fire(**RATE)
+    reconcile_for(world, 75)
+    assert world.error().open
+    reconcile_for(world, 30)
+    until(lambda: not world.error().open)
+    assert (world.error().state, world.error().recovered_by) == ("recovered", "itself")
+
+
+def test_a_silenced_alert_and_one_that_is_forgotten_for_a_minute_have_not_ended(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active(monkeypatch)
+    world.fire(**RATE)
+    for _ in range(3):
+        held(monkeypatch, "f-web")
+        reconcile_for(world, 60)
+        held(monkeypatch)
+        reconcile_for(world, 60)
+    assert world.store.members(world.error().id) == {"f-web": Status.FIRING}
+
+
+def test_nothing_ends_while_one_alertmanager_does_not_answer(
+    world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise AlertmanagerUnreachable("1 of 2 do not answer")
+
+    active(monkeypatch)
+    monkeypatch.setattr("remediator.alertmanager.held_fingerprints", away)
+    world.fire(**RATE)
+    reconcile_for(world, 300)
+    assert world.store.members(world.error().id) == {"f-web": Status.FIRING}
+    assert "no alert is taken to be over: 1 of 2" in caplog.text
+
+
+def test_what_a_probe_can_disprove_does_not_end_by_silence(
+    idle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active(monkeypatch)
+    held(monkeypatch)
+    idle.fire()
+    for _ in range(20):
+        idle.chores.reconcile()
+        idle.pass_time(15)
+    assert idle.store.members(idle.error().id) == {"f-web": Status.FIRING}
