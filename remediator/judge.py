@@ -12,6 +12,7 @@ from remediator import alertmanager
 from remediator.escalation import WATCH, escalate, notify
 from remediator.inquiry import ask
 from remediator.match import first_match
+from remediator.places import expand
 from remediator.plan import Plan, PlanError, make_plan
 from remediator.playbook import Playbook
 from remediator.policy import Answer, Health, Situation, attempts_allowed, decide
@@ -244,9 +245,12 @@ class Judge:
             "service": {"host": service.host, "hooks": dict(service.hooks)} if service else {},
         }
         try:
-            return make_plan(playbook, values, self._tools.services)
+            return make_plan(playbook, values, self._tools.services, self._expand)
         except PlanError as failure:
             return str(failure)
+
+    def _expand(self, text: str) -> str:
+        return expand(text, self._tools.data_folder)
 
     def _silence(self, error: Error) -> str | None:
         try:

@@ -5,7 +5,7 @@ with template or shell syntax in it stays a plain string.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,13 @@ class Plan:
         )
 
 
-def make_plan(playbook: Playbook, values: Mapping[str, Any], services: Mapping[str, Service]) -> Plan:
-    """Render every step of *playbook* with *values*.
+def make_plan(
+    playbook: Playbook,
+    values: Mapping[str, Any],
+    services: Mapping[str, Service],
+    expand: Callable[[str], str],
+) -> Plan:
+    """Render every step of *playbook* with *values*; *expand* puts our folders into a command first.
 
     Raises PlanError when a template names something that is not there, when a rendered argument
     would be read as an option, or when a service is not in the inventory.
@@ -82,7 +87,7 @@ def make_plan(playbook: Playbook, values: Mapping[str, Any], services: Mapping[s
     rungs = tuple(
         PlannedRung(
             steps=tuple(
-                _plan_step(step, values, services, f"rungs[{number}].steps[{index}]")
+                _plan_step(step, values, services, expand, f"rungs[{number}].steps[{index}]")
                 for index, step in enumerate(rung.steps)
             ),
             verify=rung.verify,
@@ -93,9 +98,16 @@ def make_plan(playbook: Playbook, values: Mapping[str, Any], services: Mapping[s
 
 
 def _plan_step(
-    step: PlaybookStep, values: Mapping[str, Any], services: Mapping[str, Service], place: str
+    step: PlaybookStep,
+    values: Mapping[str, Any],
+    services: Mapping[str, Service],
+    expand: Callable[[str], str],
+    place: str,
 ) -> PlannedStep:
     raw = step.args.model_dump(by_alias=True)
+    if step.action == "command":
+        # Before rendering: a label with {data} in it stays a plain string.
+        raw["argv"] = [expand(part) for part in raw["argv"]]
     args = _render(raw, values, f"{place}.{step.action}")
     if step.action in _INVENTORY_ACTIONS:
         _check_inventory(step.action, args, services, str(values["target"]), place)

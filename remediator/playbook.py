@@ -1,6 +1,7 @@
 """Playbooks as people write them: strict models, pure."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -109,12 +110,52 @@ class HttpArgs(Strict):
         return url
 
 
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "zsh"})
+_TAKES_SCRIPT = re.compile(r"-[A-Za-z]*c[A-Za-z]*")  # -c, alone or among other letters
+
+
+def _has_template(text: str) -> bool:
+    return any(mark in text for mark in ("{{", "{%"))
+
+
+def _scripts(argv: tuple[str, ...]) -> Iterator[str]:
+    """Find what a shell in *argv* would read as program text: what follows -c, up to its first operand."""
+    for index, word in enumerate(argv):
+        if word.rpartition("/")[2] not in _SHELLS:
+            continue
+        given = argv[index + 1 :]
+        asked = next((at for at, option in enumerate(given) if _TAKES_SCRIPT.fullmatch(option)), len(given))
+        for text in given[asked + 1 :]:
+            yield text
+            if not text.startswith(("-", "+")):
+                break
+
+
 class CommandArgs(Strict):
     """Run a program; an argument list, never a shell."""
 
     argv: Annotated[tuple[str, ...], Field(min_length=1)]
     cwd: str | None = None
     env: Mapping[str, str] = {}
+
+    @field_validator("cwd")
+    @classmethod
+    def _folder_is_fixed(cls, cwd: str | None) -> str | None:
+        if cwd is not None and _has_template(cwd):
+            raise ValueError(
+                "the folder must not come from a template: whoever writes labels would choose it"
+            )
+        return cwd
+
+    @field_validator("argv")
+    @classmethod
+    def _script_is_fixed(cls, argv: tuple[str, ...]) -> tuple[str, ...]:
+        if any(_has_template(text) for text in _scripts(argv)):
+            raise ValueError(
+                "a shell's -c must not have a template in it: whoever writes labels would write commands; "
+                'give the value as an argument: [sh, -c, \'echo "$1"\', sh, "{{ labels.x }}"]'
+            )
+        return argv
 
     @field_validator("argv")
     @classmethod

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from remediator.actions import ActionContext, ActionError
 from remediator.actions.spawn import cannot_start, child_environment
-from remediator.places import expand, place
+from remediator.places import place
 from remediator.tail import last_lines
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _TOLD_LINES = 10
 
 def run(args: "CommandArgs", context: ActionContext, timeout: float) -> str:
     """Run it to its end; a code other than 0 is a failure, and so is more than *timeout* seconds."""
-    argv = [expand(part, context.data_folder) for part in args.argv]
+    argv = list(args.argv)
     folder = context.config_folder.absolute()
     if args.cwd:
         folder = place(args.cwd, context.config_folder, context.data_folder)

@@ -1,6 +1,8 @@
 """Labels are hostile; what they become in a plan is a plain value in its place."""
 
 import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -9,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from exporter.config import Service
+from remediator.places import expand
 from remediator.plan import VALUE_LIMIT, Plan, PlanError, make_plan
 from remediator.playbook import Playbook
 
@@ -47,7 +50,9 @@ def planned(*steps: dict[str, Any], target: str = "redis", **labels: str) -> Pla
         "labels": labels,
         "annotations": {},
     }
-    return make_plan(playbook(*steps), values, SERVICES)
+    return make_plan(
+        playbook(*steps), values, SERVICES, partial(expand, data_folder=Path("/var/lib/soulfra"))
+    )
 
 
 def args(*steps: dict[str, Any], **labels: str) -> Any:
@@ -155,7 +160,6 @@ def test_an_absent_label_is_refused_with_its_name_and_place() -> None:
         ({"http": {"url": "http://h/", "json": {"a": [{"b": "{{ nothing }}"}]}}}, "http.json.a[0].b"),
         ({"http": {"url": "http://h/", "headers": {"H": "{{ labels.x }}"}}}, "http.headers.H"),
         ({"command": {"argv": ["x"], "env": {"E": "{{ labels.x.y }}"}}}, "command.env.E"),
-        ({"command": {"argv": ["x"], "cwd": "{{ labels['x'] }}"}}, "command.cwd"),
         ({"notify": {"channels": ["log"], "message": "{{ labels.x }}"}}, "notify.message"),
         ({"restart": {"service": "{{ labels.x }}"}}, "restart.service"),
         ({"hook": {"service": "redis", "hook": "{{ labels.x }}"}}, "hook.hook"),
@@ -264,3 +268,8 @@ def test_a_plan_is_kept_as_json_with_secrets_masked() -> None:
 def test_the_same_inputs_give_the_same_plan() -> None:
     steps = command("say", "{{ labels.v }}")
     assert planned(steps, v="x").as_json() == planned(steps, v="x").as_json()
+
+
+def test_only_what_the_playbook_writes_becomes_the_data_folder() -> None:
+    made = args(command("tool", "{data}/out", "{{ labels.name }}", "x{{ labels.name }}"), name="{data}")
+    assert made.argv == ("tool", "/var/lib/soulfra/out", "{data}", "x{data}")

@@ -173,3 +173,38 @@ def test_all_mistakes_come_at_once() -> None:
 def test_two_playbooks_of_one_name_are_a_mistake() -> None:
     with pytest.raises(ValidationError, match="two playbooks have the same name: down"):
         PlaybookFile.model_validate({"playbooks": [written(), written()]})
+
+
+LABEL = "{{ labels.x }}"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sh", "-c", f"echo {LABEL}"],
+        ["/bin/bash", "-ec", LABEL],
+        ["env", "A=1", "dash", "-e", "-c", "-u", f"echo {LABEL}"],
+        ["bash", "-o", "pipefail", "-c", "{% if labels.x %}true{% endif %}"],
+    ],
+)
+def test_a_template_in_the_text_of_a_shell_is_refused(argv: list[str]) -> None:
+    with pytest.raises(ValidationError, match="-c must not have a template in it"):
+        Playbook.model_validate(step(command={"argv": argv}))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sh", "-c", 'echo "$1"', "sh", LABEL],
+        ["sh", "tool.sh", LABEL],
+        ["tool", "-c", LABEL],
+        ["sh", "-c", "awk '{print $1}' {data}/x"],
+    ],
+)
+def test_a_template_in_an_argument_of_its_own_is_allowed(argv: list[str]) -> None:
+    Playbook.model_validate(step(command={"argv": argv}))
+
+
+def test_a_template_cannot_choose_the_folder_of_a_command() -> None:
+    with pytest.raises(ValidationError, match="the folder must not come from a template"):
+        Playbook.model_validate(step(command={"argv": ["ls"], "cwd": f"/srv/{LABEL}"}))
