@@ -154,14 +154,18 @@ def certificate(folder: Path, days: int) -> tuple[Path, Path]:
     wanted = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-nodes"]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     openssl("req", *curve, *wanted, "-keyout", str(key), "-out", str(request))
-    signed = ["-signkey", str(key), "-copy_extensions", "copyall", "-days", str(days)]
-    openssl("x509", "-req", "-in", str(request), *signed, "-out", str(pem))
+    signed = ["-signkey", str(key), "-copy_extensions", "copyall", "-out", str(pem)]
+    # OpenSSL 3.4 and later refuse to sign what ends before it begins; earlier ones take no dates.
+    past = ["-not_before", "20200101000000Z", "-not_after", "20200201000000Z"]
+    dates = past if days < 0 and "-not_before" in openssl("x509", "-help") else ["-days", str(days)]
+    openssl("x509", "-req", "-in", str(request), *signed, *dates)
     return key, pem
 
 
-def openssl(*arguments: str) -> None:
-    done = subprocess.run(["openssl", *arguments], check=False, capture_output=True)
+def openssl(*arguments: str) -> str:
+    done = subprocess.run(["openssl", *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture

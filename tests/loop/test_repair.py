@@ -24,11 +24,15 @@ def _recovered(stack: DemoStack, service: str, since: float, within: float) -> d
     """Wait for the newest error of a service, to be recovered after *since*; return it."""
 
     def look() -> dict[str, Any] | None:
-        newest = next(iter(stack.errors(service)), None)
-        fresh = newest is not None and newest["recovered"] and _seconds(newest["recoveredAt"]) > since
-        return newest if fresh else None
+        return next(
+            (error for error in stack.errors(service) if _is_after(error["recoveredAt"], since)), None
+        )
 
     return wait_until(f"{service} recovered\n{stack.output()}", look, within)
+
+
+def _is_after(iso: str | None, since: float) -> bool:
+    return iso is not None and _seconds(iso) > since
 
 
 def _seconds(iso: str) -> float:
