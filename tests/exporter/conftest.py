@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,9 @@ def certificate(folder: Path, days: int) -> tuple[Path, Path]:
     openssl("req", *curve, *wanted, "-keyout", str(key), "-out", str(request))
     signed = ["-signkey", str(key), "-copy_extensions", "copyall", "-out", str(pem)]
     # OpenSSL 3.4 and later refuse to sign what ends before it begins; earlier ones take no dates.
-    past = ["-not_before", "20200101000000Z", "-not_after", "20200201000000Z"]
-    dates = past if days < 0 and "-not_before" in openssl("x509", "-help") else ["-days", str(days)]
+    ends = f"{datetime.now(UTC) + timedelta(days=days):%Y%m%d%H%M%SZ}"
+    written = ["-not_before", "20200101000000Z", "-not_after", ends]
+    dates = written if "-not_before" in openssl("x509", "-help") else ["-days", str(days)]
     openssl("x509", "-req", "-in", str(request), *signed, *dates)
     return key, pem
 

@@ -21,7 +21,7 @@ _SERVICES = (
 
 
 def _recovered(stack: DemoStack, service: str, since: float, within: float) -> dict[str, Any]:
-    """Wait for the newest error of a service, to be recovered after *since*; return it."""
+    """Wait for an error of a service to be recovered after *since*; return it."""
 
     def look() -> dict[str, Any] | None:
         return next(
