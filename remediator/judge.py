@@ -11,7 +11,7 @@ from exporter.config import Service
 from remediator import alertmanager
 from remediator.escalation import WATCH, escalate, notify
 from remediator.inquiry import ask
-from remediator.match import first_match
+from remediator.match import first_match, matches_all
 from remediator.places import expand
 from remediator.plan import Plan, PlanError, make_plan
 from remediator.playbook import Playbook
@@ -61,7 +61,7 @@ class Judge:
 
     def judge(self, error: Error, health: Health, seen: Mapping[str, Any]) -> None:
         """Let the error run, or hold it and record the reason. *health* and *seen* are of this moment."""
-        playbook = self.playbook_for(error)
+        playbook, error = self._matched(error)
         service = self._tools.services.get(error.target)
         plan = self._plan(playbook, error, service) if playbook and service else None
         failed = plan if isinstance(plan, str) else None
@@ -136,7 +136,20 @@ class Judge:
 
     def playbook_for(self, error: Error) -> Playbook | None:
         """Return the first playbook that matches the error."""
-        return first_match(self._playbooks, _match_labels(error))
+        return self._matched(error)[0]
+
+    def _matched(self, error: Error) -> tuple[Playbook | None, Error]:
+        """Match every alert that fires for the error: a second rule cannot take the first one's playbook.
+
+        Returns the error with the labels of the alert that matched; the configuration's order decides.
+        """
+        alerts = [error.labels, *self._store.member_labels(error.id)]
+        told = [replace(error, labels=labels) for labels in alerts]
+        for playbook in self._playbooks:
+            for one in told:
+                if matches_all(playbook.matchers, _match_labels(one)):
+                    return playbook, one
+        return None, error
 
     def _hold(self, error: Error, answer: Answer, playbook: Playbook | None, plan: Plan | None) -> None:
         """Record why nothing runs now, and see to what follows from it."""

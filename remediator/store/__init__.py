@@ -114,6 +114,10 @@ class Store(Protocol):
     def members(self, error_id: str) -> Mapping[str, Status]:
         """Return the last status of each fingerprint that belongs to the error."""
 
+    def member_labels(self, error_id: str) -> list[Mapping[str, str]]:
+        """Return the labels of the members that fire, first seen first."""
+        ...
+
     def record(self, decision: Decision) -> Decision:
         """Keep a decision. The same answer to the same cause as the error's last one raises its count.
 

@@ -1,5 +1,6 @@
 """The default store: one SQLite file, no server."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -89,6 +90,10 @@ class SqliteStore:
     def members(self, error_id: str) -> Mapping[str, Status]:
         sql = "SELECT fingerprint, status FROM members WHERE error_id = ?"
         return {fingerprint: Status(status) for fingerprint, status in self._db.read(sql, [error_id])}
+
+    def member_labels(self, error_id: str) -> list[Mapping[str, str]]:
+        sql = "SELECT labels FROM members WHERE error_id = ? AND status = ? ORDER BY first_seen, fingerprint"
+        return [json.loads(labels) for (labels,) in self._db.read(sql, [error_id, Status.FIRING])]
 
     # Decisions
 

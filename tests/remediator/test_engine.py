@@ -726,3 +726,15 @@ def test_a_fault_of_the_exporter_itself_restarts_nothing(world: Any, until: Any)
     world.fire()
     until(lambda: world.error().held_reason == "stale")
     assert not world.done
+
+
+def test_another_rule_of_the_same_problem_does_not_take_the_playbook_away(
+    make_world: Any, write_playbook: Any, until: Any
+) -> None:
+    by_name = write_playbook(match=['alertname="SoulfraServiceDown"'])
+    world = make_world(playbooks=[by_name], start=False)
+    world.fail()
+    world.fire(fingerprint="f-other", labels={"alertname": "HttpDown", "target": "web"})
+    world.engine.start()
+    until(lambda: world.error().state == "recovered")
+    assert world.done == [("restart", "web")]

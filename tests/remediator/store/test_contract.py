@@ -126,6 +126,15 @@ def test_a_first_signal_opens_an_error(store: Store) -> None:
     assert store.members(admission.error.id) == {"f1": Status.FIRING}
 
 
+def test_the_labels_of_firing_members_are_kept_apart(store: Store) -> None:
+    error = accepted_error(store)
+    store.accept([signal(fingerprint="f2", labels={"alertname": "Other"}, received_at=1001.0)], admit)
+    store.accept([signal(fingerprint="f3", labels={"alertname": "Third"}, received_at=1002.0)], admit)
+    store.accept([signal(fingerprint="f3", status=Status.RESOLVED, received_at=1003.0)], admit)
+
+    assert store.member_labels(error.id) == [{"alertname": "SoulfraServiceDown"}, {"alertname": "Other"}]
+
+
 def test_the_same_signal_again_is_counted_not_opened(store: Store) -> None:
     first = accepted_error(store)
 
