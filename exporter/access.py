@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from exporter.config import is_loopback
+from exporter.fields import is_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -11,9 +11,10 @@ from aiohttp import web
 from exporter import answers
 from exporter.access import refuse_foreign
 from exporter.blackbox import Probed, blackbox_families
-from exporter.config import WatchConfig, load_config
+from exporter.config import WatchConfig
 from exporter.counters import Counters
 from exporter.document import ConfigError
+from exporter.loading import load_config
 from exporter.metrics import OPENMETRICS, TEXT, accepts_openmetrics, families, render
 from exporter.observation import Observation
 from exporter.page import landing_page

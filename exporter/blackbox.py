@@ -22,8 +22,8 @@ def blackbox_families(probed: Probed) -> Iterator[Family]:
     outcomes = [seen.outcome for seen in probed.observations.values()]
     failures = {name: seen.reason for name, seen in probed.observations.items() if seen.reason is not None}
     failures |= dict.fromkeys(probed.missing, Reason.TIMEOUT)
-    ends = [outcome.tls_not_after for outcome in outcomes if outcome.tls_not_after is not None]
-    http = [outcome for outcome in outcomes if outcome.http_status is not None]
+    ends = [outcome.tls.not_after for outcome in outcomes if outcome.tls is not None]
+    http = [outcome for outcome in outcomes if outcome.http is not None]
     success = bool(outcomes) and not failures
     yield _gauge("probe_success", "Displays whether or not the probe was a success", [("", int(success))])
     yield _gauge(
@@ -38,7 +38,7 @@ def blackbox_families(probed: Probed) -> Iterator[Family]:
         [(label(probe=name, reason=reason), 1) for name, reason in failures.items()],
     )
     if http:
-        status = http[0].http_status or 0
+        status = http[0].http.status if http[0].http else 0
         yield _gauge("probe_http_status_code", "Response HTTP status code", [("", status)])
         phases = [(label(phase=phase), seconds) for phase, seconds in http[0].phases.items()]
         yield _gauge(

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from exporter.config import WatchConfig, check_address, is_loopback, load_config
+from exporter.config import WatchConfig
 from exporter.document import ConfigError
+from exporter.fields import check_address, is_loopback
+from exporter.loading import load_config
 
 if TYPE_CHECKING:
     from exporter.app import Exporter

@@ -151,7 +151,7 @@ def _of_probes(world: WorldState) -> Iterator[Family]:
     yield _gauge(
         "probe_tls_not_after_timestamp_seconds",
         "When the certificate ends that the peer showed last, also if it does not verify.",
-        ((at, state.tls_not_after) for at, state in probes if state.tls_not_after is not None),
+        ((at, state.tls.not_after) for at, state in probes if state.tls is not None),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from soulfra_monitor.redaction import harmless
 
@@ -16,28 +17,45 @@ class Reason(StrEnum):
     CONNECT_REFUSED = "connect_refused"
     CONNECT_TIMEOUT = "connect_timeout"
     CONNECT_FAILED = "connect_failed"  # no route, no such socket file, and the like
+    FORBIDDEN = "forbidden"  # an address that the configuration does not allow
     TLS_HANDSHAKE = "tls_handshake"
     TLS_VERIFY = "tls_verify"
     TLS_EXPIRED = "tls_expired"
     TIMEOUT = "timeout"  # connected, but no whole answer in time
     RESET = "reset"  # the peer dropped the connection
     PROTOCOL = "protocol"  # the answer is not what the protocol allows
-    STATUS = "status"
+    STATUS = "status"  # an HTTP or gRPC status, or a DNS response code, that is not expected
+    REDIRECT = "redirect"  # too many, or one that is not to be followed
     HEADER = "header"
     BODY = "body"
     JSON = "json"
     TOO_LARGE = "too_large"
+    ANSWER = "answer"  # what came back is not what is expected: TCP text, DNS records, a row
     AUTH = "auth"
     LOADING = "loading"
     ROLE = "role"
+    QUERY = "query"  # the database refused the query
+    EXIT = "exit"  # the command ended with another status than expected
     GONE = "gone"
     NOT_LISTENING = "not_listening"  # the process is there, its port is not
     STOPPED = "stopped"
+    RESTARTING = "restarting"
+    UNHEALTHY = "unhealthy"  # it says so itself
     PID_FILE = "pid_file"
+    MISSING = "missing"  # the file is not there
+    PERMISSION = "permission"  # another owner or mode than expected
+    LIMIT = "limit"  # beyond a limit of the configuration: age, size, space, length, lag
+    STUCK = "stuck"  # it waits and nothing moves
     INTERNAL = "internal"  # the exporter's own fault, or what it may not look at: no evidence either way
 
 
-_CONNECT = (Reason.DNS, Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.CONNECT_FAILED)
+_CONNECT = (
+    Reason.DNS,
+    Reason.CONNECT_REFUSED,
+    Reason.CONNECT_TIMEOUT,
+    Reason.CONNECT_FAILED,
+    Reason.FORBIDDEN,
+)
 _TLS = (Reason.TLS_HANDSHAKE, Reason.TLS_VERIFY, Reason.TLS_EXPIRED)
 _TALK = (Reason.TIMEOUT, Reason.RESET, Reason.INTERNAL)
 
@@ -48,13 +66,23 @@ REASONS: Mapping[str, tuple[Reason, ...]] = {
         *_TALK,
         Reason.PROTOCOL,
         Reason.STATUS,
+        Reason.REDIRECT,
         Reason.HEADER,
         Reason.BODY,
         Reason.JSON,
         Reason.TOO_LARGE,
     ),
-    "tcp": (*_CONNECT, *_TLS, *_TALK),
-    "redis": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.AUTH, Reason.LOADING, Reason.ROLE),
+    "tcp": (*_CONNECT, *_TLS, *_TALK, Reason.ANSWER),
+    "redis": (
+        *_CONNECT,
+        *_TLS,
+        *_TALK,
+        Reason.PROTOCOL,
+        Reason.AUTH,
+        Reason.LOADING,
+        Reason.ROLE,
+        Reason.LIMIT,
+    ),
     "process": (Reason.GONE, Reason.NOT_LISTENING, Reason.STOPPED, Reason.PID_FILE, Reason.INTERNAL),
 }
 """The reasons each kind of probe can give, so that their counters start at 0."""
@@ -85,15 +113,61 @@ class ProcessFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFacts:
+    """What the peer of a TLS connection showed. Times are epoch seconds."""
+
+    not_after: float  # the earliest end of validity in the chain the peer sent
+    verified: bool
+    version: str = ""  # for example TLSv1.3
+    cipher: str = ""
+    chain_not_after: float | None = None  # the earliest end in the verified chain
+    fingerprint: str = ""  # SHA-256 of the peer's certificate, in hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFacts:
+    """The head of the last HTTP answer."""
+
+    status: int
+    version: str = "1.1"
+    redirects: int = 0
+    content_length: int | None = None
+    body_bytes: int = 0
+    last_modified: float | None = None
+    secure: bool = False  # the last answer came over TLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A metric that a kind of probe fills; its samples carry target, probe and *labels*."""
+
+    name: str  # without soulfra_ and without a counter's _total
+    help: str
+    type: Literal["gauge", "counter"] = "gauge"
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of a measure."""
+
+    measure: Measure
+    value: float
+    labels: tuple[str, ...] = ()  # the values of the measure's own labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a probe function returns; the scheduler adds when and how long."""
 
     reason: Reason | None = None  # None is success
     detail: str = ""
     phases: Mapping[str, float] = field(default_factory=dict)
-    tls_not_after: float | None = None
-    http_status: int | None = None
+    address: str = ""  # the IP address it talked to last
+    tls: TlsFacts | None = None
+    http: HttpFacts | None = None
     process: ProcessFacts | None = None
+    readings: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ from time import monotonic, time
 from typing import Any
 from zlib import crc32
 
-from exporter.config import ExporterSection, Integration, Probe, Service, WatchConfig
+from exporter.config import ExporterSection, Integration, Service, WatchConfig
 from exporter.counters import Counters
+from exporter.kinds import ProbeBase
 from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
 from exporter.probes import ProbeFunction, probe_function
 from exporter.probes.context import Context, ProcessMemory, Tools
@@ -36,7 +37,7 @@ Key = tuple[str, str, str]  # "service", target, probe or "edge", source, destin
 class Plan:
     """What is to be run: a probe with its rhythm. Equal plans keep their state over a reload."""
 
-    config: Probe
+    config: ProbeBase
     settings: Settings
     stopped_fails: bool
 
@@ -58,7 +59,7 @@ class Entry:
     closed: bool = False
 
 
-def settings_of(probe: Probe, section: ExporterSection) -> Settings:
+def settings_of(probe: ProbeBase, section: ExporterSection) -> Settings:
     """Return the rhythm of *probe*, what it leaves out taken from the exporter's section."""
     return Settings(
         interval=probe.interval or section.interval,

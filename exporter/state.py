@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from exporter.counters import Histogram
-from exporter.observation import Observation, ProcessFacts, ProcessStatus, Reason
+from exporter.observation import Observation, ProcessFacts, ProcessStatus, Reason, TlsFacts
 
 KEPT = 10
 FAST_RECHECKS_FOR = 60.0  # seconds of failing after which a probe goes back to its usual interval
@@ -53,7 +53,7 @@ class ProbeState:
     failures: Counter[Reason] = field(default_factory=Counter)
     unconfirmed: Counter[Reason] = field(default_factory=Counter)
     durations: Histogram = field(default_factory=Histogram)
-    tls_not_after: float | None = None
+    tls: TlsFacts | None = None  # what was seen last
     _streak_reasons: Counter[Reason] = field(default_factory=Counter)
 
     def record(self, observation: Observation) -> bool:
@@ -67,8 +67,8 @@ class ProbeState:
         self.durations.observe(observation.seconds)
         self.last = observation
         self.recent.append(observation)
-        if observation.outcome.tls_not_after is not None:
-            self.tls_not_after = observation.outcome.tls_not_after
+        if observation.outcome.tls is not None:
+            self.tls = observation.outcome.tls
         if observation.reason is None:
             self._succeed(observation)
         else:

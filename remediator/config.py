@@ -10,19 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from exporter.config import (
-    ALERTMANAGER_LISTEN,
-    Address,
-    Duration,
-    EnvironmentKey,
-    Name,
-    Strict,
-    Url,
-    WatchConfig,
-    load_config,
-    mistakes_of,
-)
+from exporter.config import ALERTMANAGER_LISTEN, EnvironmentKey, WatchConfig
 from exporter.document import ConfigError, Document, Mistake, Place, read_document
+from exporter.fields import Address, Duration, Name, Strict, Url
+from exporter.loading import load_config, mistakes_of
 from remediator.playbook import Playbook, PlaybookFile
 from remediator.policy import Settings
 

@@ -18,7 +18,7 @@ from soulfra_monitor.redaction import redact_value
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
-    from exporter.config import Strict
+    from exporter.fields import Strict
 
 VALUE_LIMIT = 8192
 _ADDRESS = re.compile(r"^rungs\[\d+\]\.steps\[\d+\]\.http\.url$")  # and no other value that is named url

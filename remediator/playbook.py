@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from exporter.config import Duration, Name, Strict
+from exporter.fields import Duration, Name, Strict
 from remediator.match import Matcher, parse_matcher
 from soulfra_monitor.durations import parse_duration
 

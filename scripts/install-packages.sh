@@ -51,14 +51,19 @@ is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" 
 
 # Their start at the next boot is not ours to decide either.
 disable_daemon() {
+    local service=$1
     case $1 in
     prometheus | prometheus-alertmanager | redis-server) ;;
+    prometheus-blackbox-exporter | postgresql) ;;
+    nginx-light) service=nginx ;;
+    mariadb-server) service=mariadb ;;
+    docker.io) service=docker ;;
     *) return ;;
     esac
     if command -v systemctl >/dev/null; then
-        systemctl disable --quiet "$1.service" 2>/dev/null || say "please check: systemctl is-enabled $1"
+        systemctl disable --quiet "$service.service" 2>/dev/null || say "please check: systemctl is-enabled $service"
     elif command -v update-rc.d >/dev/null; then
-        update-rc.d "$1" disable >/dev/null 2>&1 || say "please check: $1 may start at boot"
+        update-rc.d "$service" disable >/dev/null 2>&1 || say "please check: $service may start at boot"
     fi
 }
 

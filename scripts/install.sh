@@ -23,6 +23,9 @@ find_python() {
 
 has() { command -v "$1" >/dev/null; }
 
+# Servers live where only root's PATH looks.
+has_server() { has "$1" || [ -x "/usr/sbin/$1" ]; }
+
 # One line per missing thing: the Debian package that brings it.
 missing_packages() {
     local python
@@ -36,7 +39,20 @@ missing_packages() {
     has prometheus-alertmanager || has alertmanager || echo prometheus-alertmanager
     has redis-server || echo redis-server
     [ "$dev" = no ] || has promtool || echo prometheus
-    [ "$dev" = no ] || has amtool || echo prometheus-alertmanager
+    [ "$dev" = no ] || missing_for_tests
+}
+
+# The real parts that tests talk to; the heavy ones in CI only, where a missing part fails.
+missing_for_tests() {
+    has amtool || echo prometheus-alertmanager
+    has prometheus-blackbox-exporter || echo prometheus-blackbox-exporter
+    has_server nginx || echo nginx-light
+    has_server dnsmasq || echo dnsmasq-base
+    [ "${CI:-}" = true ] || return 0
+    has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
+    has_server mariadbd || echo mariadb-server
+    has_server dockerd || echo docker.io
+    has_server debootstrap || echo debootstrap
 }
 
 explain_and_stop() {
@@ -76,6 +92,7 @@ make_environment() {
     say "installing the Python packages"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[platform]'
     if [ "$dev" = yes ]; then
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,mysql,grpc,docker]'
         # pip knows dependency groups since 25.1; Debian 12's is older.
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --group dev

@@ -3,10 +3,12 @@
 The ssl module decodes verified certificates only, so the one date is read from the DER form.
 """
 
+import asyncio
 import ssl
 from datetime import UTC, datetime
+from hashlib import sha256
 
-from exporter.probes.context import open_connection
+from exporter.observation import TlsFacts
 
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
 _LONG_FORM = 0x80
@@ -20,28 +22,41 @@ def not_after(der: bytes) -> float | None:
         return None
 
 
-async def ask_not_after(host: str, port: int, server_name: str | None) -> float | None:
-    """Shake hands without verifying and read the peer's certificate. None when even that fails.
+async def ask_facts(host: str, port: int, server_name: str) -> TlsFacts | None:
+    """Shake hands without verifying and read what the peer shows. None when even that fails.
 
     Nothing is sent over this connection.
     """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    loop = asyncio.get_running_loop()
     try:
-        transport = await open_connection(host, port, tls=context, server_name=server_name)
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, host, port, ssl=context, server_hostname=server_name
+        )
     except OSError:
         return None
     try:
-        return not_after_of(transport.get_extra_info("ssl_object"))
+        return tls_facts(transport.get_extra_info("ssl_object"))
     finally:
         transport.abort()
 
 
-def not_after_of(connection: ssl.SSLObject | None) -> float | None:
-    """Return the end of validity of the peer of an open TLS connection."""
+def tls_facts(connection: ssl.SSLObject | None) -> TlsFacts | None:
+    """Return what the peer of an open TLS connection showed; None without a readable certificate."""
     der = connection.getpeercert(binary_form=True) if connection is not None else None
-    return not_after(der) if der else None
+    end = not_after(der) if der else None
+    if connection is None or der is None or end is None:
+        return None
+    cipher = connection.cipher()
+    return TlsFacts(
+        not_after=end,
+        verified=connection.context.verify_mode is not ssl.CERT_NONE,
+        version=connection.version() or "",
+        cipher=cipher[0] if cipher else "",
+        fingerprint=sha256(der).hexdigest(),
+    )
 
 
 def _not_after(der: bytes) -> float | None:

@@ -1,22 +1,21 @@
-"""What probes share: TLS contexts, the HTTP session, the way failures become outcomes."""
+"""What probes share: TLS contexts, the resolver, the way failures become outcomes."""
 
 import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from exporter.config import Tls
-from exporter.observation import Outcome, ProcessFacts, Reason, shorten
+from exporter.gate import OPEN, ForbiddenAddressError, Gate
+from exporter.kinds import Tls
+from exporter.observation import Outcome, ProcessFacts, Reason, TlsFacts, shorten
+from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import redact
 
-if TYPE_CHECKING:
-    import aiohttp
-
+NOTE_LIMIT = 300
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
@@ -25,29 +24,31 @@ _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 class Tools:
     """Costly things that all probes of one configuration share."""
 
-    _session: "aiohttp.ClientSession | None" = None
+    resolver: Resolver = field(default_factory=Resolver)
+    _session: Any = None
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
 
-    def session(self, make: Callable[[], "aiohttp.ClientSession"]) -> "aiohttp.ClientSession":
+    def session(self, make: Any) -> Any:
         """Return the one HTTP session, made on first use."""
         if self._session is None:
             self._session = make()
         return self._session
 
     def tls(self, config: Tls) -> ssl.SSLContext:
-        """Return the context for *config*. Raises OSError when its CA file cannot be used."""
+        """Return the context for *config*. Raises OSError when one of its files cannot be used."""
         if config not in self._contexts:
             self._contexts[config] = _tls_context(config)
         return self._contexts[config]
 
     def forget_tls(self) -> None:
-        """Read CA files anew from now on."""
+        """Read certificate files anew from now on."""
         self._contexts.clear()
 
     async def close(self) -> None:
-        """Close the HTTP session."""
+        """Let go of everything."""
         if self._session is not None:
             await self._session.close()
+        await self.resolver.close()
 
 
 @dataclass(slots=True)
@@ -60,13 +61,28 @@ class ProcessMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One step of a probe, for a person who wants to see each."""
+
+    seconds: float  # since the probe began
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a probe gets besides its configuration."""
 
     timeout: float
     tools: Tools
     memory: ProcessMemory = field(default_factory=ProcessMemory)
+    recall: dict[str, Any] = field(default_factory=dict)  # what a probe keeps from run to run
+    gate: Gate = OPEN
+    notes: list[Note] | None = None  # None: nobody wants to see the steps
     stopped_fails: bool = False  # whether a stopped process is a failure by itself
+
+    def progress(self) -> "Progress":
+        """Begin to note how far the probe comes."""
+        return Progress(notes=self.notes)
 
 
 @dataclass(slots=True)
@@ -76,11 +92,30 @@ class Progress:
     started: float = field(default_factory=monotonic)
     connected: bool = False
     phases: dict[str, float] = field(default_factory=dict)
-    tls_not_after: float | None = None
+    address: str = ""
+    tls: TlsFacts | None = None
+    notes: list[Note] | None = None
+    _reached: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._reached = self.started
 
     def reach(self, phase: str) -> None:
-        """Close *phase* with the time since the one before."""
-        self.phases[phase] = monotonic() - self.started - sum(self.phases.values())
+        """Close *phase* with the time since the one before; a phase that comes again adds up."""
+        now = monotonic()
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._reached
+        self._reached = now
+
+    def connect(self) -> None:
+        """Close the phase connect: what fails from now on fails on an open connection."""
+        self.connected = True
+        self.reach("connect")
+
+    def note(self, text: str, *values: object) -> None:
+        """Keep a step for the debug output; costs nothing when nobody wants to see it."""
+        if self.notes is not None:
+            line = shorten(redact(text % values if values else text), NOTE_LIMIT)
+            self.notes.append(Note(seconds=monotonic() - self.started, text=line))
 
     def outcome(self, reason: Reason | None = None, detail: str = "", **more: Any) -> Outcome:
         """Make the outcome with all that was learnt on the way."""
@@ -88,7 +123,8 @@ class Progress:
             reason=reason,
             detail=shorten(redact(detail)),
             phases=self.phases,
-            tls_not_after=self.tls_not_after,
+            address=self.address,
+            tls=self.tls,
             **more,
         )
 
@@ -131,6 +167,8 @@ def _known_failure(error: BaseException, *, connected: bool) -> tuple[Reason, st
             found = Reason.TLS_HANDSHAKE, f"TLS: {error.reason or 'handshake failed'}"
         case socket.gaierror():
             found = Reason.DNS, "the host name cannot be resolved"
+        case ForbiddenAddressError():
+            found = Reason.FORBIDDEN, str(error)
         case ConnectionRefusedError():
             found = Reason.CONNECT_REFUSED, "connection refused"
         case TimeoutError():
@@ -147,26 +185,23 @@ def _text_of(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+_VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
 def _tls_context(config: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=config.ca_file)
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if config.cert_file is not None:
+        context.load_cert_chain(config.cert_file, config.key_file)
+    if config.min_version is not None:
+        context.minimum_version = _VERSIONS[config.min_version]
+    if config.max_version is not None:
+        context.maximum_version = _VERSIONS[config.max_version]
     return context
-
-
-class _Opened(asyncio.Protocol):
-    """A connection that is only opened, never read."""
-
-
-async def open_connection(
-    host: str, port: int, *, tls: ssl.SSLContext | None = None, server_name: str | None = None
-) -> asyncio.Transport:
-    """Open one TCP connection, with TLS when *tls* is given. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    connect = partial(loop.create_connection, _Opened, host, port)
-    if tls is None:
-        transport, _ = await connect()
-    else:
-        transport, _ = await connect(ssl=tls, server_hostname=server_name or host)
-    return transport

@@ -10,9 +10,10 @@ from typing import Any, Self
 import aiohttp
 from yarl import URL
 
-from exporter.config import HttpExpect, HttpProbe, Scalar
-from exporter.observation import Outcome, Reason, shorten
-from exporter.probes.certificate import ask_not_after, not_after_of
+from exporter.fields import Scalar
+from exporter.kinds.http import HttpExpect, HttpProbe
+from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
+from exporter.probes.certificate import ask_facts, tls_facts
 from exporter.probes.context import Context, Progress, failure_of, guarded
 from soulfra_monitor import __version__
 
@@ -33,19 +34,19 @@ async def probe(config: HttpProbe, context: Context) -> Outcome:
 
     Redirects are not followed: a 3xx answer is its own status.
     """
-    progress = Progress()
+    progress = context.progress()
     return await guarded(_ask(config, context, progress), progress, context.timeout)
 
 
 class _Response(aiohttp.ClientResponse):
     """Keeps the peer's certificate, which aiohttp lets go of with the connection."""
 
-    tls_not_after: float | None = None
+    tls: TlsFacts | None = None
 
     async def start(self, connection: Any) -> Self:
         """Look at the certificate before the answer, and with it the connection, may be over."""
         transport = connection.transport
-        self.tls_not_after = not_after_of(transport.get_extra_info("ssl_object")) if transport else None
+        self.tls = tls_facts(transport.get_extra_info("ssl_object")) if transport else None
         await super().start(connection)
         return self
 
@@ -99,14 +100,14 @@ async def _ask(config: HttpProbe, context: Context, progress: Progress) -> Outco
 async def _judge(expect: HttpExpect, response: aiohttp.ClientResponse, progress: Progress) -> Outcome:
     progress.reach("processing")
     if isinstance(response, _Response):
-        progress.tls_not_after = response.tls_not_after
+        progress.tls = response.tls
     finding = check_head(expect, response)
     body = b"" if finding else await _read(response)
     progress.reach("transfer")
     if finding is None:
         finding = check_body(expect, body, response.charset or "utf-8")
     reason, detail = finding or (None, f"answered {response.status}")
-    return progress.outcome(reason, detail, http_status=response.status)
+    return progress.outcome(reason, detail, http=HttpFacts(status=response.status))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
@@ -183,7 +184,7 @@ async def _failed(error: aiohttp.ClientError, config: HttpProbe, url: URL, progr
     cause = certificate if isinstance(certificate, ssl.SSLError) else error
     reason, detail = failure_of(cause, connected=progress.connected)
     if isinstance(cause, ssl.SSLCertVerificationError) and url.host and url.port:
-        progress.tls_not_after = await ask_not_after(url.host, url.port, config.tls.server_name)
+        progress.tls = await ask_facts(url.host, url.port, config.tls.server_name or url.host)
     return progress.outcome(reason, detail)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from exporter.config import ProcessProbe
+from exporter.kinds.process import ProcessProbe
 from exporter.observation import Outcome, ProcessFacts, ProcessStatus, Reason
 from exporter.probes.context import Context, ProcessMemory, Progress, guarded
 
@@ -33,7 +33,8 @@ class _Sight:
 
 async def probe(config: ProcessProbe, context: Context) -> Outcome:
     """Look for the process once, off the event loop. Never raises: a failure is the outcome."""
-    progress = Progress(connected=True)
+    progress = context.progress()
+    progress.connected = True
     outcome = await guarded(_look(config, context, progress), progress, context.timeout)
     if outcome.reason is Reason.TIMEOUT:
         # Reading /proc is our own work; that it takes long says nothing about the service.

@@ -12,16 +12,17 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import hiredis
 
-from exporter.config import RedisProbe, Tls
+from exporter.kinds import Tls
+from exporter.kinds.redis import RedisProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes.context import Context, Progress, guarded
+from exporter.probes.dial import Secure, dial_stream, dial_unix
 
 _ROLES = {"master": "master", "slave": "replica"}
 _AUTH_ERRORS = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")
 _ANNOUNCED = re.compile(rb"[*$](\d+)")
 _COUNT_DIGITS = 4  # 9,999 elements or bytes
 _ANSWER_LIMIT = 65536  # bytes; PING and ROLE need a fraction of it
-_DEFAULT_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,17 @@ def _refuse_hostile(received: bytes) -> None:
 
 async def probe(config: RedisProbe, context: Context) -> Outcome:
     """Connect, PING, ask for the role, once. Never raises: a failure is the outcome."""
-    progress = Progress()
+    progress = context.progress()
     return await guarded(_ask(config, context, progress), progress, context.timeout)
 
 
 async def _ask(config: RedisProbe, context: Context, progress: Progress) -> Outcome:
     try:
         address = urlsplit(config.redis)
-        port = address.port or _DEFAULT_PORT
         database = _database(address)
     except ValueError:
         return progress.outcome(Reason.INTERNAL, "the address is not valid")
-    reader, writer = await _connect(address, port, context)
-    progress.connected = True
-    progress.reach("connect")
+    reader, writer = await _connect(config, address, context, progress)
     try:
         peer = _Peer(reader, writer, hiredis.Reader(errors="replace", encoding="utf-8"))
         return await _talk(peer, address, database, config, progress)
@@ -93,14 +91,15 @@ def _database(address: SplitResult) -> int:
 
 
 async def _connect(
-    address: SplitResult, port: int, context: Context
+    config: RedisProbe, address: SplitResult, context: Context, progress: Progress
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if address.scheme == "unix":
-        return await asyncio.open_unix_connection(unquote(address.path))
-    host = address.hostname or "127.0.0.1"
+    place = config.address()
+    if place is None:
+        return await dial_unix(unquote(address.path), progress=progress)
+    secure = None
     if address.scheme == "rediss":
-        return await asyncio.open_connection(host, port, ssl=context.tools.tls(Tls()), server_hostname=host)
-    return await asyncio.open_connection(host, port)
+        secure = Secure(context=context.tools.tls(Tls()), server_name=place[0])
+    return await dial_stream(*place, context=context, progress=progress, secure=secure)
 
 
 async def _talk(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from exporter.config import HttpProbe, RedisProbe, Service, TcpProbe
+from exporter.config import Service
+from exporter.kinds import ProbeBase
 from remediator.actions.spawn import program
 from remediator.config import Loaded, StackConfig
 from remediator.places import place
-from remediator.stack.ports import Need, host_and_port, port_mistakes, reachable
+from remediator.stack.ports import Need, port_mistakes, reachable
 from soulfra_monitor.durations import format_duration
 
 _ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # Debian's name, everybody else's name
@@ -207,10 +207,6 @@ def listening_addresses(service: Service) -> tuple[str, ...]:
     return tuple(f"127.0.0.1:{port}" for port in ports)
 
 
-def _local_port(probe: HttpProbe | TcpProbe | RedisProbe) -> int | None:
-    if isinstance(probe, TcpProbe):
-        host, port = host_and_port(probe.tcp)
-        return port if host in _LOOPBACK else None
-    parts = urlsplit(probe.http if isinstance(probe, HttpProbe) else probe.redis)
-    usual = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}.get(parts.scheme)
-    return (parts.port or usual) if parts.hostname in _LOOPBACK else None
+def _local_port(probe: ProbeBase) -> int | None:
+    host, port = probe.address() or ("", None)
+    return port if host in _LOOPBACK else None

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import yarl
 
-from exporter.config import HttpProbe, ProcessProbe, WatchConfig, load_config
+from exporter.config import WatchConfig
 from exporter.document import ConfigError
+from exporter.kinds.http import HttpProbe
+from exporter.kinds.process import ProcessProbe
+from exporter.loading import load_config
 
 Load = Callable[..., WatchConfig]
 

@@ -16,7 +16,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.app import Exporter, make_app
-from exporter.config import WatchConfig, load_config
+from exporter.config import WatchConfig
+from exporter.loading import load_config
 
 Client = TestClient[Any, Any]
 Start = Callable[[Mapping[str, Any]], Awaitable[Client]]

@@ -13,7 +13,8 @@ import yaml
 
 from exporter import fastpath
 from exporter.app import Exporter
-from exporter.config import WatchConfig, load_config
+from exporter.config import WatchConfig
+from exporter.loading import load_config
 from exporter.publisher import alertmanagers_of
 
 RHYTHM = {"interval": "200ms", "interval_on_failure": "50ms", "timeout": "500ms", "refresh": "300ms"}

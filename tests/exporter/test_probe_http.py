@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from exporter.config import HttpProbe
+from exporter.kinds.http import HttpProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes import http
 from exporter.probes.context import Context, Tools
@@ -116,7 +116,8 @@ async def test_a_peer_cannot_hold_the_loop_or_fail_the_probe_by_its_charset_or_i
 async def test_a_success_tells_status_and_phases(server: str, context: Context) -> None:
     outcome = await ask(context, f"{server}/ok")
 
-    assert outcome.http_status == 200
+    assert outcome.http is not None
+    assert outcome.http.status == 200
     assert set(outcome.phases) == {"connect", "processing", "transfer"}
 
 
@@ -212,7 +213,8 @@ async def test_tls_is_verified_and_the_expiry_known_in_any_case(
     await runner.cleanup()
 
     assert outcome.reason is reason, outcome.detail
-    assert outcome.tls_not_after == pytest.approx(time.time() + days * 86400, abs=120)
+    assert outcome.tls is not None
+    assert outcome.tls.not_after == pytest.approx(time.time() + days * 86400, abs=120)
 
 
 async def test_plain_http_on_a_tls_address_is_a_failed_handshake(server: str, context: Context) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config import ProcessProbe
+from exporter.kinds.process import ProcessProbe
 from exporter.observation import Outcome, ProcessStatus, Reason
 from exporter.probes import process
 from exporter.probes.context import Context, ProcessMemory, Tools

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from exporter.config import RedisProbe
+from exporter.kinds.redis import RedisProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes import redis
 from exporter.probes.context import Context, Tools

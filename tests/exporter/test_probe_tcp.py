@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config import TcpProbe
+from exporter.kinds.tcp import TcpProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes import tcp
 from exporter.probes.certificate import not_after
@@ -67,7 +67,8 @@ async def test_tls_is_verified_and_the_expiry_known(
 
     assert outcome.reason is reason, outcome.detail
     if reason is not Reason.CONNECT_FAILED:
-        assert outcome.tls_not_after == pytest.approx(time.time() + days * 86400, abs=120)
+        assert outcome.tls is not None
+        assert outcome.tls.not_after == pytest.approx(time.time() + days * 86400, abs=120)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""The field types that all configuration models share: durations, addresses, names, secrets."""
+
+import re
+from ipaddress import ip_address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from soulfra_monitor.durations import parse_duration
+
+
+def _read_duration(value: object) -> object:
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError("a duration is written with its unit, for example 500ms, 5s or 1m30s")
+
+
+def _read_milliseconds(value: object) -> object:
+    return value / 1000 if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def as_list(value: object) -> object:
+    """Let one value stand for a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be greater than 0")
+    return value
+
+
+_ADDRESS = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})$")
+_URL = re.compile(r"^https?://[^\s/?#\\\x00-\x1f\x7f]+(?:[/?#]|$)", re.IGNORECASE)
+_REDIS_URL = re.compile(r"^(rediss?|unix)://\S+$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+
+
+def check_address(value: str) -> str:
+    """Return *value* when it is HOST:PORT. Raises ValueError otherwise."""
+    found = _ADDRESS.match(value)
+    if not found or not 0 < int(found[1]) <= 65535:  # noqa: PLR2004 - the largest TCP port
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:9877")
+    return value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split a checked HOST:PORT; an IPv6 host comes without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is a name or an address of this machine that no other machine can have."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url(value: str) -> str:
+    if not _URL.match(value) or not _has_host_and_port(value):
+        raise ValueError("must be an http:// or https:// address with a host and, if any, a port up to 65535")
+    return value
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if ":" not in host:  # a name must survive the way to DNS and back; empty and long labels do not
+            host = host.encode("idna").decode("idna")
+        return bool(host) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def header_text(value: str) -> str:
+    """Return *value* when it can stand in a header. Raises ValueError otherwise."""
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ValueError("a header must not contain control characters")
+    return value
+
+
+def check_pattern(pattern: str) -> str:
+    """Return *pattern* when it is a regular expression. Raises ValueError otherwise."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    return pattern
+
+
+def _redis_url(value: str) -> str:
+    if not _REDIS_URL.match(value):
+        raise ValueError("must be a redis://, rediss:// or unix:// address")
+    return value
+
+
+def _name(value: str) -> str:
+    if not NAME.match(value):
+        raise ValueError(
+            "a name has letters, digits, '_', '.' or '-', starts with a letter or digit, 63 at most"
+        )
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_read_duration), AfterValidator(_positive)]
+"""Seconds, written in the file as ``5s``."""
+Milliseconds = Annotated[float, BeforeValidator(_read_milliseconds), AfterValidator(_positive)]
+"""Seconds, written in the file as a number of milliseconds."""
+Address = Annotated[str, AfterValidator(check_address)]
+Url = Annotated[str, AfterValidator(_url)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
+Name = Annotated[str, AfterValidator(_name)]
+Scalar = str | int | float | bool | None
+
+
+class Strict(BaseModel):
+    """Base of all models: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -1,0 +1,90 @@
+"""The kinds of probes as the configuration writes them: ``{http: ..., timeout: 2s}``.
+
+The key that names the kind chooses the model. Models are imported when a configuration uses them:
+every one costs memory, in the remediator too.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PlainValidator
+
+from exporter.fields import Duration, Name, Strict
+
+KINDS: dict[str, str] = {
+    "http": "exporter.kinds.http:HttpProbe",
+    "tcp": "exporter.kinds.tcp:TcpProbe",
+    "redis": "exporter.kinds.redis:RedisProbe",
+}
+"""Kind to the model of its configuration; ``exporter.probes.PROBES`` has the functions."""
+
+PLUGINS = "soulfra_monitor.probes"
+"""Entry-point group of third-party kinds; each names a module with ``Config``, a ProbeBase, and ``probe``."""
+
+
+class ProbeBase(Strict):
+    """What every probe has; a value left out comes from the exporter's section."""
+
+    kind: ClassVar[str]
+
+    name: Name | None = None
+    interval: Duration | None = None
+    interval_on_failure: Duration | None = None
+    timeout: Duration | None = None
+    confirm: Annotated[int, Field(ge=1, le=20)] | None = None
+
+    def address(self) -> tuple[str, int] | None:
+        """Return host and port it connects to, when it is one place."""
+        return None
+
+
+class Tls(Strict):
+    """How a TLS peer is checked, and what we show it."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    server_name: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    min_version: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
+    max_version: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
+
+
+def read_probe(value: object) -> ProbeBase:
+    """Read a probe with the model of its kind. Raises ValueError, with the places inside if it can."""
+    if isinstance(value, ProbeBase):
+        return value
+    given = [key for key in value if key in KINDS] if isinstance(value, dict) else []
+    if isinstance(value, dict) and not given:
+        given = [key for key in value if isinstance(key, str) and _plugin(key)]
+    if len(given) != 1:
+        many = f", not {' and '.join(given)} together" if given else ""
+        raise ValueError(f"a probe needs one of the keys {_names()}{many}")
+    return model_of(given[0]).model_validate(value)
+
+
+def model_of(kind: str) -> type[ProbeBase]:
+    """Import and return the model of *kind*."""
+    if kind in KINDS:
+        module, _, name = KINDS[kind].partition(":")
+        model: type[ProbeBase] = getattr(import_module(module), name)
+        return model
+    plugin = _plugin(kind)
+    if plugin is None:
+        raise KeyError(kind)
+    config: type[ProbeBase] = plugin.load().Config
+    return config
+
+
+def _plugin(kind: str) -> Any:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - only for a key that nobody else knows
+
+    return next(iter(entry_points(group=PLUGINS, name=kind)), None)
+
+
+def _names() -> str:
+    *first, last = KINDS
+    return f"{', '.join(first)} or {last}"
+
+
+AnyProbe = Annotated[ProbeBase, PlainValidator(read_probe)]

@@ -1,0 +1,128 @@
+"""Opens connections for probes: resolve, ask the gate, connect, and TLS where wanted."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from exporter.probes.certificate import ask_facts, tls_facts
+from exporter.probes.context import Context, Progress
+from exporter.probes.resolver import IpVersion
+
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secure:
+    """TLS for one connection."""
+
+    context: ssl.SSLContext
+    server_name: str
+
+
+class Opened(asyncio.Protocol):
+    """A connection that is only opened, never read."""
+
+
+async def dial(
+    make: Callable[[], ProtocolT],
+    host: str,
+    port: int,
+    *,
+    context: Context,
+    progress: Progress,
+    version: IpVersion | None = None,
+    secure: Secure | None = None,
+) -> tuple[asyncio.Transport, ProtocolT]:
+    """Open one connection to the first address of *host*: one attempt, no hidden second one.
+
+    Closes the phases resolve (names only), connect and tls. Raises OSError; when the peer's
+    certificate does not verify, what it showed is in the progress all the same.
+    """
+    address = await _address(host, port, context, progress, version)
+    loop = asyncio.get_running_loop()
+    if secure is None:
+        transport, protocol = await loop.create_connection(make, address, port)
+        progress.connect()
+        return transport, protocol
+    raw, _ = await loop.create_connection(Opened, address, port)
+    progress.connect()
+    protocol = make()
+    upgraded = await start_tls(raw, protocol, secure, (address, port), progress)
+    # Nobody has told it so far: with start_tls that is the caller's part.
+    protocol.connection_made(upgraded)
+    return upgraded, protocol
+
+
+async def start_tls(
+    transport: asyncio.Transport,
+    protocol: asyncio.BaseProtocol,
+    secure: Secure,
+    peer: tuple[str, int],
+    progress: Progress,
+) -> asyncio.Transport:
+    """Shake hands on an open connection and close the phase tls. Raises OSError, the connection closed.
+
+    A certificate that does not verify is asked for once more over a connection of its own to *peer*.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        upgraded = await loop.start_tls(
+            transport, protocol, secure.context, server_hostname=secure.server_name
+        )
+    except BaseException as error:
+        transport.abort()
+        if isinstance(error, ssl.SSLCertVerificationError):
+            progress.tls = await ask_facts(*peer, secure.server_name)
+        raise
+    if upgraded is None:
+        raise ConnectionResetError
+    progress.reach("tls")
+    progress.tls = tls_facts(upgraded.get_extra_info("ssl_object"))
+    return upgraded
+
+
+async def dial_stream(
+    host: str,
+    port: int,
+    *,
+    context: Context,
+    progress: Progress,
+    version: IpVersion | None = None,
+    secure: Secure | None = None,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Do as ``dial`` and return reader and writer."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, protocol = await dial(
+        lambda: asyncio.StreamReaderProtocol(reader),
+        host,
+        port,
+        context=context,
+        progress=progress,
+        version=version,
+        secure=secure,
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def dial_unix(path: str, *, progress: Progress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open the socket file at *path*. Raises OSError."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    progress.connect()
+    return reader, writer
+
+
+async def _address(
+    host: str, port: int, context: Context, progress: Progress, version: IpVersion | None
+) -> str:
+    addresses = await context.tools.resolver.addresses(host, version)
+    address = addresses[0]
+    if address != host:
+        progress.reach("resolve")
+        progress.note("%s resolves to %s", host, ", ".join(addresses))
+    context.gate.check(host, address, port)
+    progress.address = address
+    progress.note("connecting to %s, port %s", address, port)
+    return address
