@@ -15,7 +15,8 @@ from exporter.config import WatchConfig
 from exporter.counters import Counters
 from exporter.document import ConfigError
 from exporter.loading import load_config
-from exporter.metrics import OPENMETRICS, TEXT, accepts_openmetrics, families, render
+from exporter.metrics import families, render
+from exporter.negotiation import negotiate
 from exporter.observation import Observation
 from exporter.page import landing_page
 from exporter.publisher import Publisher
@@ -142,9 +143,9 @@ async def _index(request: web.Request) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     exporter = request.app[EXPORTER]
-    openmetrics = accepts_openmetrics(request.headers.get("Accept", ""))
-    text = render(families(exporter.world, exporter.counters), openmetrics=openmetrics)
-    return web.Response(body=text.encode(), headers={"Content-Type": OPENMETRICS if openmetrics else TEXT})
+    written = negotiate(request.headers.get("Accept", ""))
+    text = render(families(exporter.world, exporter.counters), openmetrics=written.openmetrics)
+    return web.Response(body=text.encode(), headers={"Content-Type": written.content_type})
 
 
 async def _state(request: web.Request) -> web.Response:
@@ -177,9 +178,9 @@ async def _probe(request: web.Request) -> web.Response:
     if limit is None:
         return web.Response(text="X-Prometheus-Scrape-Timeout-Seconds is not a number\n", status=400)
     probed = await _probe_once(exporter, target, limit)
-    openmetrics = accepts_openmetrics(request.headers.get("Accept", ""))
-    text = render(blackbox_families(probed), openmetrics=openmetrics)
-    return web.Response(body=text.encode(), headers={"Content-Type": OPENMETRICS if openmetrics else TEXT})
+    written = negotiate(request.headers.get("Accept", ""))
+    text = render(blackbox_families(probed), openmetrics=written.openmetrics)
+    return web.Response(body=text.encode(), headers={"Content-Type": written.content_type})
 
 
 async def _probe_once(exporter: Exporter, target: str, limit: float) -> Probed:

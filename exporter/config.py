@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from exporter.document import Place
-from exporter.fields import Address, Duration, Milliseconds, Name, Strict, Url
+from exporter.fields import Address, Duration, LabelName, LabelValue, Milliseconds, Name, Strict, Url
+from exporter.gate import Entry
 from exporter.kinds import AnyProbe, ProbeBase
 from exporter.kinds.process import ProcessProbe
 
@@ -30,6 +31,7 @@ class Service(Strict):
     """One service to watch, and what the remediator may do to it."""
 
     host: str | None = None
+    labels: Annotated[Mapping[LabelName, LabelValue], Field(max_length=16)] = {}  # of target_info and http_sd
     probes: tuple[AnyProbe, ...] = ()
     process: ProcessProbe | None = None
     restart: Restart | None = None
@@ -79,6 +81,17 @@ ALERTMANAGER_LISTEN = "127.0.0.1:9093"
 """Where Alertmanager is when nothing else is said; of the exporter and of the stack alike."""
 
 
+def _allowed(text: str) -> str:
+    Entry.parse(text)
+    return text
+
+
+def _read_module(value: object) -> object:
+    from exporter.translation import read_module  # noqa: PLC0415 - costs memory; few use modules
+
+    return read_module(value)
+
+
 class ExporterSection(Strict):
     """How the exporter runs."""
 
@@ -92,6 +105,11 @@ class ExporterSection(Strict):
     refresh: Duration = 10.0  # how often a standing fast-path alert is sent again
     alertmanagers: tuple[Url, ...] = ()
     blind: Blind = Blind()
+    allow_targets: tuple[
+        Annotated[str, AfterValidator(_allowed)], ...
+    ] = ()  # places that /probe may be sent to
+    modules_file: str | None = None  # a blackbox.yml, relative to the folder of this file
+    modules: Mapping[str, Annotated[Any, PlainValidator(_read_module)]] = {}  # as in a blackbox.yml
 
 
 class JsonService(Strict):
@@ -200,6 +218,8 @@ class WatchConfig(BaseModel):
             if service.host is not None:
                 found.append(f"services.{name}.host: is told in metrics only; no remediator goes by it yet")
         found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
+        for name, module in self.exporter.modules.items():
+            found += [f"exporter.modules.{name}.{warning}" for warning in module.warnings()]
         return found + self._unused_json()
 
     def _unused_json(self) -> list[str]:

@@ -106,6 +106,34 @@ def _name(value: str) -> str:
     return value
 
 
+_LABEL = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]{0,62}$")
+OUR_LABELS = frozenset(
+    (
+        *("target", "probe", "reason", "phase", "host", "source", "destination", "module"),
+        *("job", "instance", "le", "quantile"),
+    )
+)
+"""Labels that mean something of our own or of Prometheus's, so that users cannot give them."""
+
+
+def _label_name(value: str) -> str:
+    if not _LABEL.match(value) or value.startswith("__"):
+        raise ValueError(
+            "a label has letters, digits and '_', starts with a letter or one '_', and has 63 at most"
+        )
+    if value in OUR_LABELS:
+        raise ValueError(f"{value!r} is a label of the exporter or of Prometheus; choose another name")
+    return value
+
+
+def _label_value(value: str) -> str:
+    if len(value) > 200 or not value.isprintable():  # noqa: PLR2004 - told in the message
+        raise ValueError("the value of a label has 200 printable characters at most")
+    return value
+
+
+LabelName = Annotated[str, AfterValidator(_label_name)]
+LabelValue = Annotated[str, AfterValidator(_label_value)]
 Duration = Annotated[float, BeforeValidator(_read_duration), AfterValidator(_positive)]
 """Seconds, written in the file as ``5s``."""
 Milliseconds = Annotated[float, BeforeValidator(_read_milliseconds), AfterValidator(_positive)]

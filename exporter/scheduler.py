@@ -220,6 +220,7 @@ class Scheduler:
         state = ServiceState(
             target=name,
             host=service.host,
+            labels=service.labels,
             timeout_threshold=service.timeout_threshold,
             error_threshold=service.error_threshold,
             since=now,

@@ -4,7 +4,7 @@ No I/O and no clock: the times in the observations are all it knows.
 """
 
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -146,6 +146,7 @@ class ServiceState:
     error_threshold: int
     since: float
     host: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)  # the user's own
     verdict: Verdict = Verdict.UNKNOWN
     recovered_at: float | None = None  # when it was last up again after it had been down
     probes: dict[str, ProbeState] = field(default_factory=dict)

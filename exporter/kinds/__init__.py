@@ -4,8 +4,10 @@ The key that names the kind chooses the model. Models are imported when a config
 every one costs memory, in the remediator too.
 """
 
+from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Literal
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, PlainValidator
 
@@ -56,7 +58,7 @@ def read_probe(value: object) -> ProbeBase:
         return value
     given = [key for key in value if key in KINDS] if isinstance(value, dict) else []
     if isinstance(value, dict) and not given:
-        given = [key for key in value if isinstance(key, str) and _plugin(key)]
+        given = [key for key in value if isinstance(key, str) and _entry_point(key) is not None]
     if len(given) != 1:
         many = f", not {' and '.join(given)} together" if given else ""
         raise ValueError(f"a probe needs one of the keys {_names()}{many}")
@@ -69,14 +71,34 @@ def model_of(kind: str) -> type[ProbeBase]:
         module, _, name = KINDS[kind].partition(":")
         model: type[ProbeBase] = getattr(import_module(module), name)
         return model
-    plugin = _plugin(kind)
+    plugin = plugin_of(kind)
     if plugin is None:
         raise KeyError(kind)
-    config: type[ProbeBase] = plugin.load().Config
+    config: type[ProbeBase] = plugin.Config
     return config
 
 
-def _plugin(kind: str) -> Any:
+@cache
+def plugin_of(kind: str) -> ModuleType | None:
+    """Import and return the plugin module of *kind*; None when there is none. Broken: ValueError."""
+    point = _entry_point(kind)
+    if point is None:
+        return None
+    try:
+        plugin = point.load()
+    except Exception as error:
+        # The edge to somebody else's code: it is told as a mistake, whatever goes wrong in it.
+        fault = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the plugin {point.value} cannot be loaded: {fault}") from error
+    config = getattr(plugin, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, ProbeBase) and kind in config.model_fields):
+        raise ValueError(f"the plugin {point.value} has no Config, a ProbeBase with the field {kind}")
+    if getattr(config, "kind", None) != kind or not callable(getattr(plugin, "probe", None)):
+        raise ValueError(f"the plugin {point.value} needs Config.kind {kind!r} and a function probe")
+    return cast("ModuleType", plugin)
+
+
+def _entry_point(kind: str) -> Any:
     from importlib.metadata import entry_points  # noqa: PLC0415 - only for a key that nobody else knows
 
     return next(iter(entry_points(group=PLUGINS, name=kind)), None)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
+from exporter.kinds import plugin_of
 from exporter.observation import Outcome
 from exporter.probes.context import Context
 
@@ -19,6 +20,9 @@ PROBES: dict[str, str] = {
 
 
 def probe_function(kind: str) -> ProbeFunction:
-    """Import and return the probe function of *kind*."""
-    function: ProbeFunction = import_module(PROBES[kind]).probe
+    """Import and return the probe function of *kind*, which may be a plugin's."""
+    module = import_module(PROBES[kind]) if kind in PROBES else plugin_of(kind)
+    if module is None:
+        raise KeyError(kind)
+    function: ProbeFunction = module.probe
     return function
