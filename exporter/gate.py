@@ -1,38 +1,174 @@
-"""Which addresses may be connected to.
+"""Which places may be connected to.
 
 Held against every address that a name resolves to and every place a redirect leads to, at the
 moment of connecting, so that neither a redirect nor a name that changes its mind gets around it.
+docs/blackbox.md has the rule in the words of those who write the allow-list.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Self
 
+Ip = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+LAST_PORT = 65535
+
+GUARDED: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this machine, by another name
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local, and with it the metadata of most clouds
+        "100.100.100.200/32",  # metadata of Alibaba Cloud
+        "168.63.129.16/32",  # Azure's host, at a public address
+        "192.0.0.192/32",  # metadata of Oracle Cloud Classic
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+        "::/127",  # unspecified and loopback
+        "fe80::/10",
+        "fd00:ec2::/32",  # metadata of AWS, and its name and time servers
+        "fd20:ce::/32",  # metadata of Google Cloud
+        "ff00::/8",
+    )
+)
+"""Opened only by an entry that lies within one of these: 0.0.0.0/0 opens none of them."""
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_COMPATIBLE = IPv6Network("::/96")
+_PORTS = re.compile(r"^(\d{1,5})(?:-(\d{1,5}))?$")
+_PATTERN = re.compile(r"^[a-z0-9_*](?:[a-z0-9_*.-]*[a-z0-9_*])?$")
+_NUMBER = re.compile(r"^(?:0[xX][0-9A-Fa-f]*|\d+)$")
+
+LIST = "exporter.allow_targets"
+HOW = "write an address (10.1.2.3), a network (10.0.0.0/8) or a name (*.example.org), with :PORT or :FROM-TO"
 
 
 class ForbiddenAddressError(OSError):
     """The address is not among those that may be connected to."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of an allow-list: a network, or a pattern of names, and ports."""
+
+    network: Network | None = None
+    names: str = ""
+    first_port: int = 1
+    last_port: int = LAST_PORT
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one line. Raises ValueError that says how to write it."""
+        place, first, last = _split(text)
+        try:
+            network = ip_network(place.strip("[]"), strict=False)
+        except ValueError:
+            names = place.lower().rstrip(".")
+            if not _PATTERN.match(names) or _ends_in_number(names) or "/" in place:
+                raise ValueError(f"{text!r} cannot be allowed; {HOW}") from None
+            return cls(names=names, first_port=first, last_port=last)
+        return cls(network=network, first_port=first, last_port=last)
+
+    def opens_address(self, ip: Ip, port: int) -> bool:
+        """Whether it is an entry for addresses that opens this one."""
+        if self.network is None or not self._has(port) or ip not in self.network:
+            return False
+        guards = [guard for guard in GUARDED if ip in guard]
+        return not guards or any(_within(self.network, guard) for guard in guards)
+
+    def opens_name(self, host: str, port: int) -> bool:
+        """Whether it is an entry for names that allows this one; its address is another question."""
+        return bool(self.names) and self._has(port) and fnmatchcase(host, self.names)
+
+    def _has(self, port: int) -> bool:
+        return self.first_port <= port <= self.last_port
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The networks that are open; None means any."""
+    """The entries that open places; None means any place."""
 
-    networks: tuple[Network, ...] | None = None
+    entries: tuple[Entry, ...] | None = None
 
     def check(self, host: str, address: str, port: int) -> None:
-        """Raise ForbiddenAddressError unless *address*, to which *host* leads, is open."""
-        if self.networks is None:
+        """Raise ForbiddenAddressError unless *address*, to which *host* leads, is open.
+
+        An entry for addresses opens them whatever the name; one for names opens public addresses only.
+        """
+        if self.entries is None:
             return
-        ip = ip_address(address.partition("%")[0])
-        mapped = getattr(ip, "ipv4_mapped", None)
-        if not _contains(self.networks, mapped or ip):
-            raise ForbiddenAddressError(f"{host}, port {port}, leads to an address that is not allowed")
+        ip = judged(address)
+        if any(entry.opens_address(ip, port) for entry in self.entries):
+            return
+        if not self.knows_name(host, port):
+            raise ForbiddenAddressError(f"{host}, port {port}, is not in {LIST}")
+        if not is_public(ip):
+            inside = "an address that is neither public nor"
+            raise ForbiddenAddressError(f"{host}, port {port}, leads to {inside} in {LIST}")
+
+    def knows_name(self, host: str, port: int) -> bool:
+        """Whether an entry for names allows *host*. Addresses, however they are written, are no names."""
+        name = host.lower().rstrip(".")
+        if self.entries is None:
+            return True
+        if _ends_in_number(name) or ":" in name:
+            return False
+        return any(entry.opens_name(name, port) for entry in self.entries)
 
 
-def _contains(networks: Iterable[Network], ip: object) -> bool:
-    return any(ip in network for network in networks)
+def judged(address: str) -> Ip:
+    """Return the address that packets to *address* reach: an IPv4 address inside an IPv6 one counts."""
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv4Address):
+        return ip
+    inner = ip.ipv4_mapped or ip.sixtofour
+    if inner is None and (ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 1)):
+        inner = IPv4Address(int(ip) & 0xFFFFFFFF)
+    return inner or ip
+
+
+def is_public(ip: Ip) -> bool:
+    """Whether *ip* is an ordinary address of the internet."""
+    return ip.is_global and not any(ip in guard for guard in GUARDED)
+
+
+def _split(text: str) -> tuple[str, int, int]:
+    """Take the ports off the end of an entry; a bare IPv6 address has none."""
+    place, colon, ports = text.rpartition(":")
+    if not colon or (":" in place and not place.endswith("]") and "/" not in place):
+        return text, 1, LAST_PORT
+    if ":" in place and "/" in place and not place.startswith("["):
+        raise ValueError(f"{text!r}: write a network of IPv6 with ports as [2001:db8::/32]:443")
+    found = _PORTS.match(ports)
+    if found is None:
+        if ":" in place or "/" in ports:  # 2001:db8::/32
+            return text, 1, LAST_PORT
+        raise ValueError(f"{text!r} cannot be allowed; {HOW}")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not 0 < first <= last <= LAST_PORT:
+        raise ValueError(f"{text!r}: ports are 1 to {LAST_PORT}, the smaller one first")
+    return place, first, last
+
+
+def _within(network: Network, guard: Network) -> bool:
+    if isinstance(network, IPv4Network) and isinstance(guard, IPv4Network):
+        return network.subnet_of(guard)
+    if isinstance(network, IPv6Network) and isinstance(guard, IPv6Network):
+        return network.subnet_of(guard)
+    return False
+
+
+def _ends_in_number(host: str) -> bool:
+    # 2130706433, 0x7f.1 and 127.1 are addresses to the operating system.
+    return bool(_NUMBER.match(host.rpartition(".")[2]))
+
+
+def gate_of(entries: Iterable[str]) -> Gate:
+    """Return the gate of an allow-list. Raises ValueError for a line that cannot be read."""
+    return Gate(tuple(Entry.parse(entry) for entry in entries))
 
 
 OPEN = Gate()

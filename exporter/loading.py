@@ -24,6 +24,8 @@ def load_config(file: Path, model: type[Config], environment: Mapping[str, str] 
         raise ConfigError([document.mistake((), "must be a mapping with keys such as services")])
     variables = os.environ if environment is None else environment
     data, mistakes = _apply_environment(_merge_json(data), variables, model.environment())
+    data, wrong = _with_modules_file(data, file.parent)
+    mistakes += wrong
     config: Config | None = None
     try:
         config = model.model_validate(data)
@@ -81,6 +83,31 @@ def _with_value(data: dict[Any, Any], place: tuple[str, ...], value: object) -> 
     inner = data.get(head) or {}
     # A section of the wrong shape is left for the model to complain about.
     return {**data, head: _with_value(inner, tuple(rest), value)} if isinstance(inner, dict) else data
+
+
+def _with_modules_file(data: dict[Any, Any], folder: Path) -> tuple[dict[Any, Any], list[Mistake]]:
+    """Put the modules of the file that exporter.modules_file names beside those in place."""
+    section = _mapping(data.get("exporter"))
+    name, inline = section.get("modules_file"), section.get("modules", {})
+    if not isinstance(name, str) or not isinstance(inline, dict):
+        return data, []
+    from exporter.translation import ModulesFile  # noqa: PLC0415 - costs memory; few use modules
+
+    try:
+        document = read_document(folder / name)
+    except ConfigError as error:
+        return data, error.mistakes
+    try:
+        modules = ModulesFile.model_validate(document.data).modules
+    except ValidationError as error:
+        return data, mistakes_of(error, document)
+    twice = [
+        document.mistake(("modules", module), "stands in exporter.modules too")
+        for module in modules
+        if module in inline
+    ]
+    merged = {**section, "modules": {**modules, **inline}}
+    return {**data, "exporter": merged}, twice
 
 
 def mistakes_of(error: ValidationError, document: Document) -> list[Mistake]:

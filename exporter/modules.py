@@ -1,0 +1,325 @@
+"""The modules of a ``blackbox.yml``, as blackbox_exporter reads them.
+
+A file that works there is taken as it stands. What cannot be honoured here is a mistake that names the
+mend, or a warning where the verdict stays the same; nothing is passed over in silence.
+``exporter.translation`` turns a module and a target into a probe.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from exporter.fields import Duration, Pattern, Strict, header_text
+
+_UNITS = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?$")
+_HTTP_1 = frozenset({"HTTP/1.0", "HTTP/1.1"})
+
+
+def _bytes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.match(value)
+    if found is None:
+        raise ValueError(f"{value!r} is not a size; write for example 512KB or 10MB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _address(value: str) -> str:
+    ip_address(value)
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+"""Bytes, in powers of 1024 as blackbox_exporter counts them."""
+IpAddress = Annotated[str, AfterValidator(_address)]
+TlsVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
+Texts = tuple[str, ...]
+Patterns = tuple[Pattern, ...]
+
+
+def _refuse(value: object, info: Any) -> None:
+    if value not in (None, False, "", {}):
+        raise ValueError(_UNSUPPORTED[info.field_name])
+
+
+_UNSUPPORTED = {
+    "fail_if_body_json_matches_cel": (
+        "CEL is not supported; write the check as expect.json of a probe under services, or as a regular"
+        " expression in fail_if_body_matches_regexp"
+    ),
+    "fail_if_body_json_not_matches_cel": (
+        "CEL is not supported; write the check as expect.json of a probe under services, or as a regular"
+        " expression in fail_if_body_not_matches_regexp"
+    ),
+    "oauth2": "is not supported; let a job write the token into a file for authorization.credentials_file",
+    "http_headers": "is not supported; write headers",
+    "enable_http3": "HTTP/3 is not supported; leave it out",
+    "proxy_from_environment": "is not supported; write proxy_url",
+    "no_proxy": "is not supported; write a second module without proxy_url",
+    "proxy_connect_header": "is not supported; write the user and the password into proxy_url",
+    "labels": "probe_expect_info is not supported; leave labels out",
+    "expect_bytes": "is not supported; write expect",
+}
+
+
+class TlsConfig(Strict):
+    """How a TLS peer is checked, and what it is shown."""
+
+    insecure_skip_verify: bool = False
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+    min_version: TlsVersion | None = None
+    max_version: TlsVersion | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @field_validator("ca", "cert", "key")
+    @classmethod
+    def _files_only(cls, value: str | None, info: Any) -> None:
+        if value:
+            raise ValueError(f"is not supported; put it into a file and write {info.field_name}_file")
+
+
+class BasicAuth(Strict):
+    """A user and a password."""
+
+    username: str = ""
+    username_file: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    password_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if self.username_file:
+            raise ValueError("username_file is not supported; write username")
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("write password or password_file, not both")
+        return self
+
+
+class Authorization(Strict):
+    """The header of that name."""
+
+    type: str = "Bearer"
+    credentials: str | None = Field(default=None, repr=False)
+    credentials_file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.credentials is None) == (self.credentials_file is None):
+            raise ValueError("write either credentials or credentials_file")
+        if self.type.lower() == "basic":
+            raise ValueError("type Basic is written as basic_auth")
+        return self
+
+
+class HeaderMatch(Strict):
+    """What a header of the answer must, or must not, look like."""
+
+    header: Annotated[str, Field(min_length=1)]
+    regexp: Annotated[Pattern, Field(min_length=1)]
+    allow_missing: bool = False
+
+
+class Choice(Strict):
+    """Which of a name's addresses is taken."""
+
+    preferred_ip_protocol: Literal["ip4", "ip6"] = "ip6"
+    ip_protocol_fallback: bool = True
+
+    @field_validator("preferred_ip_protocol", mode="before")
+    @classmethod
+    def _default(cls, value: object) -> object:
+        return value or "ip6"
+
+
+class HttpModule(Choice):
+    """The key ``http`` of a module."""
+
+    valid_status_codes: tuple[int, ...] = ()  # none: 2xx
+    valid_http_versions: Texts = ()
+    follow_redirects: bool = True
+    no_follow_redirects: bool | None = None
+    fail_if_ssl: bool = False
+    fail_if_not_ssl: bool = False
+    method: str = "GET"
+    headers: Mapping[str, Annotated[str, AfterValidator(header_text)]] = {}
+    body: str | None = None
+    body_file: str | None = None
+    fail_if_body_matches_regexp: Patterns = ()
+    fail_if_body_not_matches_regexp: Patterns = ()
+    fail_if_header_matches: tuple[HeaderMatch, ...] = ()
+    fail_if_header_not_matches: tuple[HeaderMatch, ...] = ()
+    fail_if_body_json_matches_cel: Any = None
+    fail_if_body_json_not_matches_cel: Any = None
+    body_size_limit: Size = 0
+    compression: str = ""
+    basic_auth: BasicAuth | None = None
+    authorization: Authorization | None = None
+    bearer_token: str | None = Field(default=None, repr=False)
+    bearer_token_file: str | None = None
+    oauth2: Any = None
+    http_headers: Any = None
+    tls_config: TlsConfig = TlsConfig()
+    proxy_url: str | None = None
+    proxy_from_environment: bool = False
+    no_proxy: str | None = None
+    proxy_connect_header: Any = None
+    skip_resolve_phase_with_proxy: bool = False
+    enable_http2: bool | None = None
+    enable_http3: bool = False
+
+    _not_here = field_validator(
+        "fail_if_body_json_matches_cel",
+        "fail_if_body_json_not_matches_cel",
+        "oauth2",
+        "http_headers",
+        "proxy_from_environment",
+        "no_proxy",
+        "proxy_connect_header",
+        "enable_http3",
+    )(_refuse)
+
+    @field_validator("compression")
+    @classmethod
+    def _known_compression(cls, value: str) -> str:
+        if value not in ("", "gzip", "deflate", "identity"):
+            raise ValueError(f"{value!r} is not supported; write gzip, deflate or identity, or leave it out")
+        return value
+
+    @field_validator("valid_http_versions")
+    @classmethod
+    def _known_versions(cls, value: Texts) -> Texts:
+        if value and _HTTP_1.isdisjoint(value):
+            raise ValueError("only HTTP/1.0 and HTTP/1.1 are spoken here; name one of them too")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_each(self) -> Self:
+        if self.body and self.body_file:
+            raise ValueError("write body or body_file, not both")
+        ways = ("basic_auth", "authorization", "bearer_token", "bearer_token_file")
+        given = [way for way in ways if getattr(self, way)]
+        if len(given) > 1:
+            raise ValueError(f"write one of {' and '.join(given)}, not both")
+        if self.no_follow_redirects and "follow_redirects" in self.model_fields_set and self.follow_redirects:
+            raise ValueError("follow_redirects and no_follow_redirects contradict each other")
+        return self
+
+    @property
+    def follows(self) -> bool:
+        """Whether redirects are followed."""
+        return self.follow_redirects and not self.no_follow_redirects
+
+    def warnings(self) -> Iterator[str]:
+        """Say what is done in another way than there."""
+        if self.enable_http2:
+            yield "enable_http2: requests are made by HTTP/1.1"
+        if set(self.valid_http_versions) - _HTTP_1:
+            yield "valid_http_versions: requests are made by HTTP/1.1, so that other versions never come"
+        if self.body_size_limit == 0 and "body_size_limit" in self.model_fields_set:
+            yield "body_size_limit: 0 means the limit of the exporter here, not no limit"
+
+
+class Exchange(Strict):
+    """One line of a talk over TCP."""
+
+    expect: Pattern | None = None
+    send: str | None = None
+    starttls: bool = False
+    labels: Any = None
+    expect_bytes: Any = None
+
+    _not_here = field_validator("labels", "expect_bytes")(_refuse)
+
+
+class TcpModule(Choice):
+    """The key ``tcp`` of a module."""
+
+    source_ip_address: IpAddress | None = None
+    query_response: tuple[Exchange, ...] = ()
+    tls: bool = False
+    tls_config: TlsConfig = TlsConfig()
+
+
+class Records(Strict):
+    """What one section of a DNS answer must, or must not, hold."""
+
+    fail_if_matches_regexp: Patterns = ()
+    fail_if_all_match_regexp: Patterns = ()
+    fail_if_not_matches_regexp: Patterns = ()
+    fail_if_none_matches_regexp: Patterns = ()
+
+
+class DnsModule(Choice):
+    """The key ``dns`` of a module."""
+
+    query_name: Annotated[str, Field(min_length=1)]
+    query_type: str = "ANY"
+    query_class: str = "IN"
+    recursion_desired: bool = True
+    transport_protocol: Literal["udp", "tcp"] = "udp"
+    dns_over_tls: bool = False
+    tls_config: TlsConfig = TlsConfig()
+    source_ip_address: IpAddress | None = None
+    valid_rcodes: Texts = ()
+    validate_answer_rrs: Records = Records()
+    validate_authority_rrs: Records = Records()
+    validate_additional_rrs: Records = Records()
+
+
+class GrpcModule(Choice):
+    """The key ``grpc`` of a module."""
+
+    service: str = ""
+    tls: bool = False
+    tls_config: TlsConfig = TlsConfig()
+    metadata: Mapping[str, Texts] = {}
+
+
+_ELSEWHERE = {
+    "icmp": "icmp needs privileges that the exporter does not take; probe a TCP port (prober: tcp)",
+    "unix": "prober unix is not supported; write the socket as a probe under services",
+    "websocket": "prober websocket is not supported; probe its port by tcp or its page by http",
+}
+
+
+class Module(Strict):
+    """How targets are asked."""
+
+    prober: Literal["http", "tcp", "dns", "grpc"]
+    timeout: Duration | None = None
+    http: HttpModule = HttpModule()
+    tcp: TcpModule = TcpModule()
+    dns: DnsModule | None = None
+    grpc: GrpcModule = GrpcModule()
+    icmp: Any = None
+    unix: Any = None
+    websocket: Any = None
+
+    @field_validator("prober", mode="before")
+    @classmethod
+    def _can_be_asked(cls, value: object) -> object:
+        if isinstance(value, str) and value in _ELSEWHERE:
+            raise ValueError(_ELSEWHERE[value])
+        return value
+
+    @model_validator(mode="after")
+    def _has_its_section(self) -> Self:
+        if self.prober == "dns" and self.dns is None:
+            raise ValueError("dns.query_name is missing")
+        return self
+
+    def warnings(self) -> Iterator[str]:
+        """Say what is allowed but not used, or done in another way."""
+        unused = self.model_fields_set - {"prober", "timeout", self.prober}
+        yield from (f"{key}: is not used by prober {self.prober}" for key in sorted(unused))
+        if self.prober == "http":
+            yield from (f"http.{warning}" for warning in self.http.warnings())
