@@ -14,13 +14,14 @@ from exporter.blackbox import Probed, blackbox_families
 from exporter.config import WatchConfig
 from exporter.counters import Counters
 from exporter.document import ConfigError
+from exporter.exposition import render
 from exporter.loading import load_config
-from exporter.metrics import families, render
 from exporter.negotiation import negotiate
 from exporter.observation import Observation
 from exporter.page import landing_page
 from exporter.publisher import Publisher
 from exporter.scheduler import Scheduler
+from exporter.scrape import Scrapes
 from exporter.state import WorldState
 
 CHECK_LIMIT = 50
@@ -112,7 +113,7 @@ def make_app(exporter: Exporter) -> web.Application:
     app.add_routes(
         [
             web.get("/", _index),
-            web.get("/metrics", _metrics),
+            web.get("/metrics", Scrapes(exporter.world, exporter.counters).answer),
             web.get("/state", _state),
             web.get("/check", _check),
             web.get("/probe", _probe),
@@ -139,13 +140,6 @@ async def _count_faults(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def _index(request: web.Request) -> web.Response:
     return web.Response(text=landing_page(request.app[EXPORTER].world), content_type="text/html")
-
-
-async def _metrics(request: web.Request) -> web.Response:
-    exporter = request.app[EXPORTER]
-    written = negotiate(request.headers.get("Accept", ""))
-    text = render(families(exporter.world, exporter.counters), openmetrics=written.openmetrics)
-    return web.Response(body=text.encode(), headers={"Content-Type": written.content_type})
 
 
 async def _state(request: web.Request) -> web.Response:

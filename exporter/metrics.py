@@ -1,266 +1,277 @@
-"""Renders the metrics from the state, on every scrape anew, so that removed targets vanish.
+"""The schema of ``/metrics``: every metric's name, meaning and labels, and how its lines are written.
 
-Own lines instead of prometheus_client's collectors: those need about 6 µs per sample where this
-needs well under 1, on the event loop whose delay the latencies of the probes would show.
+What belongs to one service or one probe is written as a tuple of texts, one for each metric in the
+order of its titles, so that ``snapshots`` can keep the texts of whatever did not change.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
+from functools import cache
 
 from prometheus_client import PlatformCollector, ProcessCollector
 
-from exporter.counters import PLACES, SKIPS, Counters, Histogram
-from exporter.observation import REASONS, ProcessFacts, ProcessStatus, Reason
-from exporter.state import ProbeState, ServiceState, Verdict, WorldState
+from exporter.counters import PLACES, SKIPS, Counters
+from exporter.exposition import (
+    Distributions,
+    Family,
+    Labels,
+    Samples,
+    Title,
+    at,
+    escaped,
+    histogram_template,
+    histogram_values,
+    label,
+    line,
+    number,
+)
+from exporter.observation import Observation, ProcessFacts, ProcessStatus, Reading, Reason
+from exporter.reasons import reasons_of
+from exporter.state import ProbeState, ServiceState, Settings, Verdict
 from soulfra_monitor import __version__
 
-TEXT = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-
-Labels = str  # rendered, without braces
-Sample = tuple[Labels, float]
-Samples = Iterable[Sample]
-Distributions = Iterable[tuple[Labels, Histogram]]
+Texts = tuple[str, ...]  # the lines of one service or probe, a text for each metric
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """One metric: its name without a counter's ``_total``, and its samples or distributions."""
-
-    name: str
-    kind: str  # gauge, counter or histogram
-    help: str
-    samples: Samples = ()
-    distributions: Distributions = ()
-
-    def lines(self, *, openmetrics: bool) -> Iterator[str]:
-        """Write the family in one of the two text formats."""
-        sampled = f"{self.name}_total" if self.kind == "counter" else self.name
-        titled = self.name if openmetrics else sampled
-        yield f"# HELP {titled} {self.help}\n# TYPE {titled} {self.kind}"
-        for labels, value in self.samples:
-            yield f"{sampled}{{{labels}}} {value}" if labels else f"{sampled} {value}"
-        for labels, histogram in self.distributions:
-            yield from _histogram_lines(self.name, labels, histogram)
+def _title(kind: str, name: str, text: str) -> Title:
+    return Title(kind=kind, name=f"soulfra_{name}", help=text)
 
 
-def accepts_openmetrics(accept: str) -> bool:
-    """Whether a scraper that sends this Accept header understands OpenMetrics."""
-    return "application/openmetrics-text" in accept
-
-
-def render(families: Iterable[Family], *, openmetrics: bool) -> str:
-    """Write all families in the text format of Prometheus or in OpenMetrics."""
-    lines = [line for family in families for line in family.lines(openmetrics=openmetrics)]
-    return "\n".join([*lines, "# EOF" if openmetrics else "", ""][: None if openmetrics else -1])
-
-
-def label(**values: str) -> Labels:
-    """Render labels; any text is a valid value."""
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items())
-
-
-def families(world: WorldState, counters: Counters) -> Iterator[Family]:
-    """All metrics of ``/metrics``."""
-    yield from _of_services(world)
-    yield from _of_probes(world)
-    yield from _of_processes(world)
-    yield from _of_dependencies(world)
-    yield from _of_exporter(world, counters)
-    yield from _of_own_process()
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _histogram_lines(name: str, labels: Labels, histogram: Histogram) -> Iterator[str]:
-    before = f"{labels}," if labels else ""
-    braced = f"{{{labels}}}" if labels else ""
-    sums = list(accumulate(histogram.counts))
-    for bound, count in zip(histogram.bounds, sums, strict=False):
-        yield f'{name}_bucket{{{before}le="{bound}"}} {count}'
-    yield f'{name}_bucket{{{before}le="+Inf"}} {sums[-1]}'
-    yield f"{name}_count{braced} {sums[-1]}\n{name}_sum{braced} {histogram.total}"
-
-
-def _gauge(name: str, help_text: str, samples: Samples) -> Family:
-    return Family(name=f"soulfra_{name}", kind="gauge", help=help_text, samples=samples)
-
-
-def _counter(name: str, help_text: str, samples: Samples) -> Family:
-    return Family(name=f"soulfra_{name}", kind="counter", help=help_text, samples=samples)
-
-
-def _histogram(name: str, help_text: str, distributions: Distributions) -> Family:
-    return Family(name=f"soulfra_{name}", kind="histogram", help=help_text, distributions=distributions)
-
-
-def _of_services(world: WorldState) -> Iterator[Family]:
-    services = [(label(target=name), state) for name, state in world.services.items()]
-    yield _gauge(
-        "service_up",
-        "Whether the service is up (1) or confirmed down (0); no sample while unknown.",
-        ((at, int(s.verdict is Verdict.UP)) for at, s in services if s.verdict is not Verdict.UNKNOWN),
-    )
-    yield _gauge(
-        "service_timeout_threshold_seconds",
-        "An answer slower than this is too slow.",
-        ((at, s.timeout_threshold) for at, s in services),
-    )
-    yield _gauge(
-        "service_error_threshold",
-        "Errors per 5 minutes that are too many.",
-        ((at, s.error_threshold) for at, s in services),
-    )
-    yield _gauge(
-        "target_info",
-        "Facts about the target that are not numbers.",
-        ((label(target=name, host=s.host or ""), 1) for name, s in world.services.items()),
-    )
-    yield _gauge(
-        "prober_blind",
-        "Whether so many targets fail at once that the exporter itself is suspected.",
-        [("", int(world.blind))],
-    )
-
-
-def _of_probes(world: WorldState) -> Iterator[Family]:
-    probes = [
-        (label(target=target, probe=name), state)
-        for target, service in world.services.items()
-        for name, state in service.probes.items()
-    ]
-    yield from _of_runs("probe", "probe", probes)
-    yield _counter(
-        "probe_unconfirmed_failures",
-        "Failures that healed before they were confirmed, so that the service was never called down.",
-        _by_reason((at, state.kind, state.unconfirmed) for at, state in probes),
-    )
-    yield _gauge(
-        "probe_phase_duration_seconds",
-        "How long the parts of the last run took.",
-        (
-            (f'{at},phase="{phase}"', seconds)
-            for at, state in probes
-            if state.last
-            for phase, seconds in state.last.outcome.phases.items()
-        ),
-    )
-    yield _gauge(
-        "probe_tls_not_after_timestamp_seconds",
-        "When the certificate ends that the peer showed last, also if it does not verify.",
-        ((at, state.tls.not_after) for at, state in probes if state.tls is not None),
-    )
-
-
-def _of_dependencies(world: WorldState) -> Iterator[Family]:
-    edges = [
-        (label(source=source, destination=destination), state)
-        for (source, destination), state in world.edges.items()
-    ]
-    yield from _of_runs("dependency", "integration check", edges)
-
-
-def _of_runs(prefix: str, what: str, states: list[tuple[Labels, ProbeState]]) -> Iterator[Family]:
-    """Tell what probes and integration checks have in common."""
-    yield _gauge(
-        f"{prefix}_success",
-        f"Whether the last run of the {what} succeeded; no sample before the first.",
-        ((at, int(state.last.healthy)) for at, state in states if state.last),
-    )
-    yield _counter(
-        f"{prefix}_attempts",
-        f"Runs of the {what}. They are scheduled by the exporter, more often than scrapes.",
-        ((at, state.attempts) for at, state in states),
-    )
-    yield _counter(
-        f"{prefix}_failures",
-        f"Failed runs of the {what}, by reason.",
-        _by_reason((at, state.kind, state.failures) for at, state in states),
-    )
-    yield _histogram(
-        f"{prefix}_duration_seconds",
-        f"How long runs of the {what} took, failed ones too.",
-        ((at, state.durations) for at, state in states),
-    )
-    yield _gauge(
-        f"{prefix}_last_run_timestamp_seconds",
-        f"When the {what} last ran; 0 when it never did.",
-        ((at, state.last.at if state.last else 0) for at, state in states),
-    )
-    yield _gauge(
-        f"{prefix}_last_success_timestamp_seconds",
-        f"When the {what} last succeeded; 0 when it never did.",
-        ((at, state.last_success.at if state.last_success else 0) for at, state in states),
-    )
-    yield _gauge(
-        f"{prefix}_interval_seconds",
-        f"How often the {what} runs while it succeeds.",
-        ((at, state.settings.interval) for at, state in states),
-    )
-    yield _gauge(
-        f"{prefix}_timeout_seconds",
-        f"After how long the {what} gives up.",
-        ((at, state.settings.timeout) for at, state in states),
-    )
-
-
-def _by_reason(rows: Iterable[tuple[Labels, str, Mapping[Reason, int]]]) -> Iterator[Sample]:
-    """One sample for every reason the kind of probe can give, from 0 on."""
-    for at, kind, counts in rows:
-        for reason in REASONS[kind]:
-            yield f'{at},reason="{reason}"', counts.get(reason, 0)
-
-
-_PROCESS = (
-    ("counter", "process_cpu_seconds", "cpu_seconds", "CPU time used by the main process."),
-    ("gauge", "process_resident_memory_bytes", "resident_bytes", "Resident memory of the main process."),
-    ("gauge", "process_open_fds", "open_fds", "Open file handles of the main process."),
-    ("gauge", "process_max_fds", "max_fds", "Limit of its open file handles."),
-    ("gauge", "process_threads", "threads", "Threads of the main process."),
-    ("gauge", "process_start_time_seconds", "start_time", "When the main process started."),
+SERVICE_TITLES = (
+    _title("gauge", "service_up", "Whether the service is up (1) or confirmed down (0); none while unknown."),
+    _title("gauge", "service_timeout_threshold_seconds", "An answer slower than this is too slow."),
+    _title("gauge", "service_error_threshold", "Errors per 5 minutes that are too many."),
+    _title("gauge", "target_info", "Facts about the target that are not numbers."),
 )
 
 
-def _of_processes(world: WorldState) -> Iterator[Family]:
-    watched = [
-        (label(target=name), service)
-        for name, service in world.services.items()
-        if _is_process_watched(service)
-    ]
-    alive = [(at, service.process) for at, service in watched if service.process and _lives(service.process)]
-    for kind, name, attribute, text in _PROCESS:
-        samples = [(at, getattr(facts, attribute)) for at, facts in alive]
-        known = [(at, value) for at, value in samples if value is not None]
-        yield _counter(name, text, known) if kind == "counter" else _gauge(name, text, known)
-    sizes = {at: facts.group_size for at, facts in alive}
-    yield _gauge(
-        "process_num_procs",
-        "Processes of the service: those that share its port or match its pattern.",
-        ((at, sizes.get(at, 0)) for at, service in watched if at in sizes or _is_process_gone(service)),
+def service_texts(service: ServiceState) -> Texts:
+    """Write what every service has; see SERVICE_TITLES."""
+    at = f"{{{label(target=service.target)}}}"
+    up, timeout, errors, info = (title.name for title in SERVICE_TITLES)
+    facts = label(target=service.target, host=service.host or "", **service.labels)
+    known = service.verdict is not Verdict.UNKNOWN
+    return (
+        f"{up}{at} {int(service.verdict is Verdict.UP)}\n" if known else "",
+        f"{timeout}{at} {number(service.timeout_threshold)}\n",
+        f"{errors}{at} {service.error_threshold}\n",
+        f"{info}{{{facts}}} 1\n",
     )
 
 
-def _is_process_watched(service: ServiceState) -> bool:
-    return any(probe.kind == "process" and probe.last for probe in service.probes.values())
+_PROCESS = (
+    ("counter", "process_cpu_seconds", "cpu_seconds", "CPU time used by the service's processes."),
+    ("gauge", "process_resident_memory_bytes", "resident_bytes", "Resident memory of the processes."),
+    ("gauge", "process_open_fds", "open_fds", "Open file handles of the processes."),
+    ("gauge", "process_max_fds", "max_fds", "Limit of their open file handles."),
+    ("gauge", "process_threads", "threads", "Threads of the processes."),
+    ("gauge", "process_start_time_seconds", "start_time", "When the main process started."),
+)
+PROCESS_TITLES = (
+    *(_title(kind, name, text) for kind, name, _, text in _PROCESS),
+    _title(
+        "gauge",
+        "process_num_procs",
+        "Processes of the service: those that share its port or match its pattern.",
+    ),
+)
 
 
-def _is_process_gone(service: ServiceState) -> bool:
+def process_texts(service: ServiceState) -> Texts:
+    """Write what is known of the service's processes, see PROCESS_TITLES; none of what nobody watches."""
+    runs = [probe.last for probe in service.probes.values() if probe.kind == "process" and probe.last]
+    if not runs:
+        return ()
+    at = f"{{{label(target=service.target)}}}"
+    facts = service.process if service.process and _lives(service.process) else None
+    values: list[float | None] = [getattr(facts, attribute, None) for _, _, attribute, _ in _PROCESS]
     # What could not be looked at is not gone.
-    runs = [probe.last for probe in service.probes.values() if probe.kind == "process"]
-    return any(run is not None and run.reason is Reason.GONE for run in runs)
+    gone = any(run.reason is Reason.GONE for run in runs)
+    values.append(facts.group_size if facts else 0 if gone else None)
+    return tuple(
+        "" if value is None else f"{title.sampled}{at} {number(value)}\n"
+        for title, value in zip(PROCESS_TITLES, values, strict=True)
+    )
 
 
 def _lives(facts: ProcessFacts) -> bool:
     return facts.status in (ProcessStatus.RUNNING, ProcessStatus.STOPPED)
 
 
+def _run_titles(prefix: str, what: str) -> tuple[Title, ...]:
+    return (
+        _title(
+            "gauge",
+            f"{prefix}_success",
+            f"Whether the last run of the {what} succeeded; no sample before the first.",
+        ),
+        _title(
+            "counter",
+            f"{prefix}_attempts",
+            f"Runs of the {what}. They are scheduled by the exporter, more often than scrapes.",
+        ),
+        _title(
+            "histogram", f"{prefix}_duration_seconds", f"How long runs of the {what} took, failed ones too."
+        ),
+        _title(
+            "gauge", f"{prefix}_last_run_timestamp_seconds", f"When the {what} last ran; 0 when it never did."
+        ),
+        _title(
+            "gauge",
+            f"{prefix}_last_success_timestamp_seconds",
+            f"When the {what} last succeeded; 0 when it never did.",
+        ),
+    )
+
+
+def _failure_title(prefix: str, what: str) -> Title:
+    return _title("counter", f"{prefix}_failures", f"Failed runs of the {what}, by reason.")
+
+
+def _rhythm_titles(prefix: str, what: str) -> tuple[Title, ...]:
+    return (
+        _title("gauge", f"{prefix}_interval_seconds", f"How often the {what} runs while it succeeds."),
+        _title("gauge", f"{prefix}_timeout_seconds", f"After how long the {what} gives up."),
+    )
+
+
+PROBE_TITLES = (
+    *_run_titles("probe", "probe"),
+    _title(
+        "counter",
+        "probe_unconfirmed_failures",
+        "Failures that healed before they were confirmed, so that the service was never called down.",
+    ),
+    _title("gauge", "probe_phase_duration_seconds", "How long the parts of the last run took."),
+    _title(
+        "gauge",
+        "probe_tls_not_after_timestamp_seconds",
+        "When the certificate ends that the peer showed last, also if it does not verify.",
+    ),
+    _title("gauge", "probe_tls_verified", "Whether the certificate seen in the last run can be trusted."),
+    _title("gauge", "probe_tls_info", "The version of TLS that was spoken in the last run."),
+    _title("gauge", "probe_http_status_code", "The status of the last run's HTTP answer."),
+    _title("gauge", "probe_http_redirects", "Redirects that were followed in the last run."),
+)
+PROBE_FAILURE_TITLE = _failure_title("probe", "probe")
+PROBE_RHYTHM_TITLES = (
+    *_rhythm_titles("probe", "probe"),
+    _title("gauge", "probe_interval_on_failure_seconds", "How often the probe runs after a failure."),
+    _title("gauge", "probe_confirmations", "Failures in a row after which the service is called down."),
+)
+EDGE_TITLES = _run_titles("dependency", "integration check")
+EDGE_FAILURE_TITLE = _failure_title("dependency", "integration check")
+EDGE_RHYTHM_TITLES = _rhythm_titles("dependency", "integration check")
+
+
+def probe_texts(labels: Labels, state: ProbeState) -> Texts:
+    """Write what changes when a probe runs; see PROBE_TITLES."""
+    unconfirmed = f"soulfra_probe_unconfirmed_failures_total{{{labels}}} {state.unconfirmed.total()}\n"
+    phases = state.last.outcome.phases if state.last else {}
+    return (
+        *_run_texts("soulfra_probe", labels, state),
+        unconfirmed,
+        "".join(
+            [
+                f'soulfra_probe_phase_duration_seconds{{{labels},phase="{phase}"}} {seconds:.6f}\n'
+                for phase, seconds in phases.items()
+            ]
+        ),
+        *_tls_texts(labels, state),
+        *_http_texts(labels, state),
+    )
+
+
+def edge_texts(labels: Labels, state: ProbeState) -> Texts:
+    """Write what changes when an integration is checked; see EDGE_TITLES."""
+    return _run_texts("soulfra_dependency", labels, state)
+
+
+def failure_text(title: Title, labels: Labels, state: ProbeState) -> str:
+    """Write one line for every reason the kind of probe can give, from 0 on."""
+    known = reasons_of(state.kind)
+    reasons = (*known, *(reason for reason in state.failures if reason not in known))
+    return at(_by_reason(title.sampled, reasons), labels) % tuple(state.failures[one] for one in reasons)
+
+
+def probe_rhythm_texts(labels: Labels, settings: Settings) -> Texts:
+    """Write what the configuration says of a probe; see PROBE_RHYTHM_TITLES."""
+    return (
+        *edge_rhythm_texts(labels, settings, PROBE_RHYTHM_TITLES),
+        f"{PROBE_RHYTHM_TITLES[2].name}{{{labels}}} {number(settings.interval_on_failure)}\n",
+        f"{PROBE_RHYTHM_TITLES[3].name}{{{labels}}} {settings.confirm}\n",
+    )
+
+
+def edge_rhythm_texts(
+    labels: Labels, settings: Settings, titles: tuple[Title, ...] = EDGE_RHYTHM_TITLES
+) -> Texts:
+    """Write what the configuration says of an integration check; see EDGE_RHYTHM_TITLES."""
+    return (
+        f"{titles[0].name}{{{labels}}} {number(settings.interval)}\n",
+        f"{titles[1].name}{{{labels}}} {number(settings.timeout)}\n",
+    )
+
+
+def _run_texts(start: str, labels: Labels, state: ProbeState) -> Texts:
+    last, success = state.last, state.last_success
+    durations = histogram_template(f"{start}_duration_seconds", state.durations.bounds)
+    return (
+        f"{start}_success{{{labels}}} {int(last.healthy)}\n" if last else "",
+        f"{start}_attempts_total{{{labels}}} {state.attempts}\n",
+        at(durations, labels) % histogram_values(state.durations),
+        f"{start}_last_run_timestamp_seconds{{{labels}}} {_moment(last)}\n",
+        f"{start}_last_success_timestamp_seconds{{{labels}}} {_moment(success)}\n",
+    )
+
+
+def _moment(observation: Observation | None) -> str:
+    return f"{observation.at:.3f}" if observation else "0"
+
+
+@cache
+def _by_reason(name: str, reasons: tuple[Reason, ...]) -> str:
+    return "".join(line(name, more=f',reason="{reason}"') for reason in reasons)
+
+
+def _tls_texts(labels: Labels, state: ProbeState) -> Texts:
+    if state.tls is None:
+        return ("", "", "")
+    start = "soulfra_probe_tls"
+    ends = f"{start}_not_after_timestamp_seconds{{{labels}}} {number(state.tls.not_after)}\n"
+    seen = state.last.outcome.tls if state.last else None
+    if seen is None:
+        return (ends, "", "")
+    version = f'{start}_info{{{labels},version="{escaped(seen.version)}"}} 1\n' if seen.version else ""
+    return (ends, f"{start}_verified{{{labels}}} {int(seen.verified)}\n", version)
+
+
+def _http_texts(labels: Labels, state: ProbeState) -> Texts:
+    http = state.last.outcome.http if state.last else None
+    if http is None:
+        return ("", "")
+    return (
+        f"soulfra_probe_http_status_code{{{labels}}} {http.status}\n",
+        f"soulfra_probe_http_redirects{{{labels}}} {http.redirects}\n",
+    )
+
+
+def reading_line(title: Title, labels: Labels, reading: Reading) -> str:
+    """Write one value of a kind's own metric."""
+    own = zip(reading.measure.labels, reading.labels, strict=True)
+    more = "".join([f',{name}="{escaped(value)}"' for name, value in own])
+    return f"{title.sampled}{{{labels}{more}}} {number(reading.value)}\n"
+
+
 _OWN_PROCESS = (ProcessCollector(registry=None), PlatformCollector(registry=None))
 
 
-def _of_exporter(world: WorldState, counters: Counters) -> Iterator[Family]:
+def exporter_families(*, blind: bool, targets: int, refused: int, counters: Counters) -> Iterator[Family]:
+    """All metrics of the exporter itself."""
+    yield _gauge(
+        "prober_blind",
+        "Whether so many targets fail at once that the exporter itself is suspected.",
+        [("", int(blind))],
+    )
     yield _gauge("exporter_build_info", "The version of the exporter.", [(label(version=__version__), 1)])
     yield _gauge(
         "exporter_config_last_reload_successful",
@@ -272,7 +283,7 @@ def _of_exporter(world: WorldState, counters: Counters) -> Iterator[Family]:
         "When the configuration was last read successfully.",
         [("", counters.reload_success_at)],
     )
-    yield _gauge("exporter_targets", "Services that are watched.", [("", len(world.services))])
+    yield _gauge("exporter_targets", "Services that are watched.", [("", targets)])
     yield _gauge("exporter_probes_in_progress", "Probes that run now.", [("", counters.in_progress)])
     yield _histogram(
         "exporter_schedule_lag_seconds", "How late probes started.", [("", counters.schedule_lag)]
@@ -292,6 +303,32 @@ def _of_exporter(world: WorldState, counters: Counters) -> Iterator[Family]:
         "Faults of the exporter itself, by place.",
         ((label(place=place), counters.internal_errors[place]) for place in PLACES),
     )
+    yield _gauge(
+        "exporter_readings_refused",
+        "Readings of probes that are not exposed: another metric has the name, or it is no valid one.",
+        [("", refused)],
+    )
+    yield from _of_load(counters)
+    yield from _of_fast_path(counters)
+    yield from _of_own_process()
+
+
+def _of_load(counters: Counters) -> Iterator[Family]:
+    yield _gauge(
+        "exporter_concurrency_limit", "How many probes may run at once.", [("", counters.concurrency)]
+    )
+    yield _counter(
+        "exporter_probes_delayed",
+        "Time-outs that the exporter caused itself, because its loop was held.",
+        [("", counters.delayed)],
+    )
+    dns = counters.dns
+    yield _counter("exporter_dns_lookups", "Names that were looked up.", [("", dns.lookups)])
+    yield _counter("exporter_dns_cache_hits", "Names whose addresses were still known.", [("", dns.hits)])
+    yield _counter("exporter_dns_failures", "Lookups of names that failed.", [("", dns.failures)])
+
+
+def _of_fast_path(counters: Counters) -> Iterator[Family]:
     yield _counter(
         "exporter_fast_path_posts",
         "Posts of alerts straight to an Alertmanager.",
@@ -310,3 +347,15 @@ def _of_own_process() -> Iterator[Family]:
         for metric in collector.collect():
             samples = [(label(**sample.labels), sample.value) for sample in metric.samples]
             yield Family(name=metric.name, kind=metric.type, help=metric.documentation, samples=samples)
+
+
+def _gauge(name: str, help_text: str, samples: Samples) -> Family:
+    return Family(name=f"soulfra_{name}", kind="gauge", help=help_text, samples=samples)
+
+
+def _counter(name: str, help_text: str, samples: Iterable[tuple[Labels, float]]) -> Family:
+    return Family(name=f"soulfra_{name}", kind="counter", help=help_text, samples=samples)
+
+
+def _histogram(name: str, help_text: str, distributions: Distributions) -> Family:
+    return Family(name=f"soulfra_{name}", kind="histogram", help=help_text, distributions=distributions)
