@@ -9,12 +9,14 @@ from time import monotonic, time
 from aiohttp import web
 
 from exporter import answers
-from exporter.access import refuse_foreign
+from exporter.access import DOOR, Door, add_headers, authenticate, refuse_foreign
 from exporter.blackbox import Probed, blackbox_families
 from exporter.config import WatchConfig
 from exporter.counters import Counters
-from exporter.document import ConfigError
+from exporter.discovery import Discoverer
+from exporter.document import ConfigError, Mistake
 from exporter.exposition import render
+from exporter.http_sd import groups_of
 from exporter.loading import load_config
 from exporter.negotiation import negotiate
 from exporter.observation import Observation
@@ -22,7 +24,9 @@ from exporter.page import landing_page
 from exporter.publisher import Publisher
 from exporter.scheduler import Scheduler
 from exporter.scrape import Scrapes
+from exporter.serving import NO_OVERRIDES, Overrides, unprotected
 from exporter.state import WorldState
+from exporter.webconfig import OPEN, WebConfig, load_web_config
 
 CHECK_LIMIT = 50
 SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for the answer's way
@@ -36,12 +40,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Exporter:
     """Observes what its configuration says; the configuration can change while it runs."""
 
-    def __init__(self, file: Path, config: WatchConfig, listen: str) -> None:
+    def __init__(
+        self,
+        file: Path,
+        config: WatchConfig,
+        listen: str,
+        *,
+        web_config: WebConfig = OPEN,
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> None:
         self._file = file
-        self._config = config
+        self._listen = listen
+        self._overrides = overrides
+        self._given = config  # as it was read; what is watched is more by discovery and less by shard
+        self.config = config
+        self.door = Door(web_config)
+        self.discoverer = Discoverer(self._rediscovered, file.parent)
         self.world = WorldState(started_at=time())
         self.counters = Counters(reload_success_at=time())
-        self.publisher = Publisher(self.counters, link=f"http://{listen}")
+        self.publisher = Publisher(self.counters, link=f"{web_config.scheme}://{listen}")
         self.scheduler = Scheduler(
             world=self.world,
             counters=self.counters,
@@ -54,10 +71,12 @@ class Exporter:
     async def start(self) -> None:
         """Begin to watch."""
         self.scheduler.start()
-        await self._apply(self._config)
+        async with self._reloading:
+            await self._apply(self._given)
 
     async def stop(self) -> None:
         """Stop watching; nothing is said about the services any more."""
+        await self.discoverer.stop()
         await self.publisher.stop()
         await self.scheduler.stop()
 
@@ -66,7 +85,9 @@ class Exporter:
         async with self._reloading:
             try:
                 config = await asyncio.to_thread(load_config, self._file, WatchConfig)
+                protection = await asyncio.to_thread(self._protection_of, config)
                 await self._apply(config)
+                await self.door.use(protection)
             except ConfigError:
                 self.counters.reload_successful = False
                 raise
@@ -88,10 +109,46 @@ class Exporter:
         else:
             log.info("the configuration was read again")
 
+    async def reload_protection(self) -> None:
+        """Read the web configuration and its files again; what cannot be used changes nothing."""
+        try:
+            async with self._reloading:
+                await self.door.use(await asyncio.to_thread(self._protection_of, self._given))
+        except ConfigError as error:
+            self.counters.reload_successful = False
+            log.error("the web configuration stays as it was:\n%s", error)  # noqa: TRY400 - no traceback
+        except Exception:
+            # The edge: new files are waited for, whatever is in these.
+            self.counters.internal_errors["reload"] += 1
+            log.exception("the web configuration could not be applied")
+        else:
+            self.counters.reload_successful = True
+            self.counters.reload_success_at = time()
+            log.info("the web configuration was read again")
+
+    def _protection_of(self, config: WatchConfig) -> WebConfig:
+        protection = load_web_config(self._overrides.web_config_of(config, self._file))
+        refusal = unprotected(self._listen, protection)
+        if refusal is not None:
+            raise ConfigError([Mistake(file=str(self._file), line=None, place="", message=refusal)])
+        return protection
+
     async def _apply(self, config: WatchConfig) -> None:
+        self._given = config
+        await self.discoverer.apply(config)
+        self.counters.discovery = self.discoverer.counts
+        await self._watch()
+
+    async def _rediscovered(self) -> None:
+        async with self._reloading:
+            await self._watch()
+
+    async def _watch(self) -> None:
+        """Watch what the configuration and the sources name, as far as it is of this shard."""
+        config = self._overrides.shard_of(self._given).of(self.discoverer.merged(self._given))
         await self.publisher.apply(config)
         self.scheduler.apply(config)
-        self._config = config
+        self.config = config
 
     async def check(self, targets: list[str]) -> Mapping[str, Mapping[str, Observation] | None]:
         """Run the probes of *targets* now; None for those that nobody knows."""
@@ -108,8 +165,10 @@ EXPORTER = web.AppKey("EXPORTER", Exporter)
 
 def make_app(exporter: Exporter) -> web.Application:
     """Return the HTTP interface of *exporter*."""
-    app = web.Application(middlewares=[_count_faults, refuse_foreign])
+    app = web.Application(middlewares=[_count_faults, authenticate, refuse_foreign])
     app[EXPORTER] = exporter
+    app[DOOR] = exporter.door
+    app.on_response_prepare.append(add_headers)
     app.add_routes(
         [
             web.get("/", _index),
@@ -117,6 +176,7 @@ def make_app(exporter: Exporter) -> web.Application:
             web.get("/state", _state),
             web.get("/check", _check),
             web.get("/probe", _probe),
+            web.get("/http_sd", _http_sd),
             web.get("/-/healthy", _healthy),
             web.get("/-/ready", _ready),
             web.post("/-/reload", _reload),
@@ -195,6 +255,17 @@ def _limit(header: str) -> float | None:
         return None
     offset = SCRAPE_OFFSET if seconds > 2 * SCRAPE_OFFSET else 0.0
     return min(seconds - offset, PROBE_LIMIT) if seconds > 0 else None
+
+
+async def _http_sd(request: web.Request) -> web.Response:
+    exporter = request.app[EXPORTER]
+    groups = groups_of(
+        exporter.config.services,
+        address=request.host,
+        scheme=exporter.door.config.scheme,
+        sources=exporter.discoverer.origins(),
+    )
+    return web.json_response(groups)
 
 
 async def _healthy(_: web.Request) -> web.Response:

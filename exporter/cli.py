@@ -1,11 +1,11 @@
 """The command ``soulfra exporter``."""
 
 import asyncio
-import errno
 import gc
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +13,7 @@ import click
 
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
-from exporter.fields import check_address, is_loopback
+from exporter.fields import check_address, check_shard, is_loopback, split_address
 from exporter.loading import load_config
 
 if TYPE_CHECKING:
@@ -34,12 +34,21 @@ USAGE_ERROR = 2
 )
 @click.option("--listen", metavar="HOST:PORT", help="Default: exporter.listen of the configuration.")
 @click.option(
+    "--web.config.file",
+    "web_config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TLS, client certificates and users, as for Prometheus's exporters. Default: exporter.web_config.",
+)
+@click.option("--shard", metavar="INDEX/COUNT", help="Watch this part of the services only, for example 0/3.")
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
     show_default=True,
 )
-def exporter(config_file: Path, listen: str | None, log_level: str) -> None:
+def exporter(
+    config_file: Path, listen: str | None, web_config_file: Path | None, shard: str | None, log_level: str
+) -> None:
     """Probe services and expose what was seen, on /metrics and /state."""
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
@@ -50,55 +59,61 @@ def exporter(config_file: Path, listen: str | None, log_level: str) -> None:
         _refuse(str(error))
     for warning in config.warnings():
         log.warning("%s: %s", config_file, warning)
-    address = _listen_address(listen or config.exporter.listen)
+    address = _checked("--listen", check_address, listen or config.exporter.listen)
+    if shard is not None:
+        _checked("--shard", check_shard, shard)
     # Here, because --help and mistakes in the configuration need none of it.
     import uvloop  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config_file, config, address))
+        runner.run(_serve(config_file, config, address, web_config_file, shard))
 
 
-def _listen_address(address: str) -> str:
+def _checked(option: str, check: Callable[[str], str], text: str) -> str:
     try:
-        check_address(address)
+        return check(text)
     except ValueError as error:
-        _refuse(f"--listen: {error}")
-    host = address.rpartition(":")[0].strip("[]")
-    if not is_loopback(host):
-        _refuse(
-            f"refused to listen on {address}: whoever reaches this port could reload the configuration"
-            " and make the exporter probe; this version has no protection for that, so listen on 127.0.0.1"
-        )
-    return address
+        _refuse(f"{option}: {error}")
 
 
-async def _serve(config_file: Path, config: WatchConfig, address: str) -> None:
-    from aiohttp import web  # noqa: PLC0415 - as above
-
+async def _serve(
+    config_file: Path, config: WatchConfig, address: str, web_config_file: Path | None, shard: str | None
+) -> None:
     from exporter.app import Exporter, make_app  # noqa: PLC0415 - as above
+    from exporter.serving import Listener, Overrides, listen_failure, unprotected  # noqa: PLC0415
+    from exporter.shard import Shard  # noqa: PLC0415
+    from exporter.webconfig import load_web_config  # noqa: PLC0415
 
-    watch = Exporter(config_file, config, address)
-    runner = web.AppRunner(make_app(watch), access_log=None)
-    await runner.setup()
-    host, _, port = address.rpartition(":")
+    overrides = Overrides(web_config=web_config_file, shard=Shard.parse(shard) if shard else None)
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+        protection = load_web_config(overrides.web_config_of(config, config_file))
+    except ConfigError as error:
+        _refuse(str(error))
+    refusal = unprotected(address, protection)
+    if refusal is not None:
+        _refuse(refusal)
+    if protection.sends_passwords_in_clear and not is_loopback(split_address(address)[0]):
+        log.warning("passwords come in clear text over the network: give tls_server_config too")
+    watch = Exporter(config_file, config, address, web_config=protection, overrides=overrides)
+    listener = Listener(make_app(watch), address, watch.door)
+    try:
+        await listener.start(watch.reload_protection)
     except OSError as error:
-        await runner.cleanup()
-        if error.errno == errno.EADDRINUSE:
-            _refuse(f"cannot listen on {address}: another process listens there already")
-        _refuse(f"cannot listen on {address}: {error.strerror}")
+        await listener.stop()
+        _refuse(listen_failure(address, error))
     ended = asyncio.Event()
     reloads = _on_signals(watch, ended)
     await watch.start()
-    log.info("listening on http://%s, watching %d services", address, len(config.services))
+    log.info(
+        "listening on %s://%s, watching %d services", protection.scheme, address, len(watch.config.services)
+    )
     gc.freeze()  # what start-up made stays: the collector need not walk through it again
     await ended.wait()
     log.info("stopping")
     for task in reloads:
         task.cancel()
     await watch.stop()
-    await runner.cleanup()
+    await listener.stop()
 
 
 def _on_signals(watch: "Exporter", ended: asyncio.Event) -> "set[asyncio.Task[None]]":

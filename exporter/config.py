@@ -8,13 +8,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+)
 
 from exporter.document import Place
-from exporter.fields import Address, Duration, LabelName, LabelValue, Milliseconds, Name, Strict, Url
+from exporter.fields import (
+    Address,
+    Duration,
+    LabelName,
+    LabelValue,
+    Milliseconds,
+    Name,
+    ShardText,
+    Strict,
+    Url,
+)
 from exporter.gate import Entry
 from exporter.kinds import AnyProbe, ProbeBase
 from exporter.kinds.process import ProcessProbe
+from exporter.sources import Source
+from exporter.template import Target, fill, labels_in, templates
 
 
 class Restart(Strict):
@@ -92,6 +112,25 @@ def _read_module(value: object) -> object:
     return read_module(value)
 
 
+class Discovery(Source):
+    """A source of targets; each becomes a service."""
+
+    @field_validator("service")
+    @classmethod
+    def _makes_a_service(cls, service: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Try the template on a target, and pass over what depends on the target's own values."""
+        labels = {name: "1" for _, text in templates(dict(service)) for name in labels_in(text)}
+        values = fill(dict(service), Target("127.0.0.1:1", labels))
+        values.pop("name", None)
+        templated = {place for place, _ in templates(dict(service))}
+        try:
+            Service.model_validate(values)
+        except ValidationError as error:
+            if any(item["loc"] not in templated for item in error.errors()):
+                raise
+        return service
+
+
 class ExporterSection(Strict):
     """How the exporter runs."""
 
@@ -100,11 +139,14 @@ class ExporterSection(Strict):
     interval_on_failure: Duration = 0.5
     timeout: Duration = 2.0
     confirm: Annotated[int, Field(ge=1, le=20)] = 2
-    concurrency: Annotated[int, Field(ge=1)] = 200
+    concurrency: Annotated[int, Field(ge=1)] = 1000
+    resolver: Literal["dns", "system"] = "dns"  # who is asked for the addresses of names
     fast_path: bool = True
     refresh: Duration = 10.0  # how often a standing fast-path alert is sent again
     alertmanagers: tuple[Url, ...] = ()
     blind: Blind = Blind()
+    web_config: str | None = None  # a web-config.yml as of Prometheus's exporters, relative to this file
+    shard: ShardText = "0/1"  # watch this part of the services only
     allow_targets: tuple[
         Annotated[str, AfterValidator(_allowed)], ...
     ] = ()  # places that /probe may be sent to
@@ -161,6 +203,7 @@ class WatchConfig(BaseModel):
     services: Mapping[Name, Service] = {}
     integrations: tuple[Integration, ...] = ()
     heartbeats: Mapping[Name, Heartbeat] = {}
+    discovery: tuple[Discovery, ...] = ()
     error_monitoring: JsonMonitoring | None = Field(default=None, alias="errorMonitoring")
     # The remediator's own models replace these four; to the exporter they are somebody else's.
     remediator: Any = None
@@ -201,7 +244,7 @@ class WatchConfig(BaseModel):
                 end = _mapping(edge).get(key)
                 if isinstance(end, str) and end not in services:
                     mistakes.append((("integrations", index, key), f"there is no service {end!r}"))
-        return mistakes + _cycles(needs)
+        return mistakes + _cycles(needs) + _second_names(data.get("discovery"))
 
     def warnings(self) -> list[str]:
         """Say what is allowed but probably not meant."""
@@ -234,6 +277,15 @@ class WatchConfig(BaseModel):
         if "strategies" in self.error_monitoring.recovery.model_fields_set:
             found.append("errorMonitoring.recovery.strategies: is not used; playbooks say what is done")
         return found
+
+
+def _second_names(sources: object) -> list[tuple[Place, str]]:
+    names = [_mapping(source).get("name") for source in sources] if isinstance(sources, list) else []
+    return [
+        (("discovery", index, "name"), f"is the second source named {name!r}")
+        for index, name in enumerate(names)
+        if name is not None and name in names[:index]
+    ]
 
 
 def _cycles(needs: Mapping[str, list[str]]) -> list[tuple[Place, str]]:

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from soulfra_monitor.durations import parse_duration
 
@@ -34,6 +34,7 @@ def _positive(value: float) -> float:
 _ADDRESS = re.compile(r"^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})$")
 _URL = re.compile(r"^https?://[^\s/?#\\\x00-\x1f\x7f]+(?:[/?#]|$)", re.IGNORECASE)
 _REDIS_URL = re.compile(r"^(rediss?|unix)://\S+$")
+_SHARD = re.compile(r"^(\d{1,4})/(\d{1,4})$")
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
 
 
@@ -49,6 +50,14 @@ def split_address(address: str) -> tuple[str, int]:
     """Split a checked HOST:PORT; an IPv6 host comes without its brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def check_shard(value: str) -> str:
+    """Return *value* when it is INDEX/COUNT. Raises ValueError otherwise."""
+    found = _SHARD.match(value)
+    if not found or int(found[1]) >= int(found[2]):
+        raise ValueError("must be INDEX/COUNT, counted from 0, for example 0/3, 1/3 and 2/3")
+    return value
 
 
 def is_loopback(host: str) -> bool:
@@ -132,12 +141,48 @@ def _label_value(value: str) -> str:
     return value
 
 
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE = re.compile(r"^(\d{1,15}(?:\.\d{1,6})?)\s?(|k|Ki|M|Mi|G|Gi|T|Ti)B?$")
+_PERCENT = re.compile(r"^(\d{1,3}(?:\.\d{1,6})?)\s?%$")
+
+
+def _read_size(value: object) -> object:
+    found = _SIZE.match(value) if isinstance(value, str) else None
+    if found:
+        return round(float(found[1]) * _UNITS[found[2]])
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("a size is a number of bytes, or one with its unit, for example 500kB, 10MiB or 5GiB")
+
+
+def _read_percent(value: object) -> object:
+    found = _PERCENT.match(value) if isinstance(value, str) else None
+    if not found or not 0 < float(found[1]) <= 100:  # noqa: PLR2004 - percent
+        raise ValueError("a share is written in percent, for example 10%")
+    return float(found[1]) / 100
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError("must be an absolute path, for example /var/backups/shop.tar.gz")
+    return path
+
+
 LabelName = Annotated[str, AfterValidator(_label_name)]
 LabelValue = Annotated[str, AfterValidator(_label_value)]
 Duration = Annotated[float, BeforeValidator(_read_duration), AfterValidator(_positive)]
 """Seconds, written in the file as ``5s``."""
 Milliseconds = Annotated[float, BeforeValidator(_read_milliseconds), AfterValidator(_positive)]
 """Seconds, written in the file as a number of milliseconds."""
+ByteSize = Annotated[int, BeforeValidator(_read_size)]
+"""Bytes, written in the file as a number or as ``5GiB``."""
+Percent = Annotated[float, BeforeValidator(_read_percent)]
+"""A share from 0 to 1, written in the file as ``10%``."""
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Account = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0)]
+"""The name or the number of a user or group."""
+ShardText = Annotated[str, AfterValidator(check_shard)]
 Address = Annotated[str, AfterValidator(check_address)]
 Url = Annotated[str, AfterValidator(_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]

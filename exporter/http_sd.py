@@ -1,0 +1,36 @@
+"""All services in the format of Prometheus's ``http_sd_configs``, ready to be scraped from ``/probe``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.config import Service
+
+
+def groups_of(
+    services: Mapping[str, Service], *, address: str, scheme: str, sources: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return one target group for each service, scraped at *address*.
+
+    The labels say all that a scrape needs, so that no relabelling is necessary. *sources* names
+    where the services come from that the configuration does not name itself.
+    """
+    return [
+        {"targets": [address], "labels": _labels(name, service, scheme, sources.get(name, "config"))}
+        for name, service in services.items()
+    ]
+
+
+def _labels(name: str, service: Service, scheme: str, source: str) -> dict[str, str]:
+    kinds = dict.fromkeys(probe.kind for _, probe in service.all_probes())
+    return {
+        **service.labels,
+        "instance": name,
+        "__scheme__": scheme,
+        "__metrics_path__": "/probe",
+        "__param_target": name,
+        "__meta_soulfra_target": name,
+        "__meta_soulfra_host": service.host or "",
+        # Between commas, as Prometheus writes lists, so that ",http," finds it.
+        "__meta_soulfra_probes": "".join(f",{kind}" for kind in kinds) + ",",
+        "__meta_soulfra_source": source,
+    }

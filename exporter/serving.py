@@ -1,0 +1,132 @@
+"""The exporter's own port: where it listens, and how it is protected while it does."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from exporter.access import Door
+from exporter.config import WatchConfig
+from exporter.fields import is_loopback, split_address
+from exporter.shard import Shard
+from exporter.webconfig import WebConfig
+
+LOOK_EVERY = 2.0  # seconds between looks at the files of the web configuration
+BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the command line says instead of the configuration, now and after every reload."""
+
+    web_config: Path | None = None
+    shard: Shard | None = None
+
+    def web_config_of(self, config: WatchConfig, file: Path) -> Path | None:
+        """Return the web configuration that goes with *config*, which stands in *file*."""
+        named = config.exporter.web_config
+        return self.web_config or (None if named is None else file.parent / named)
+
+    def shard_of(self, config: WatchConfig) -> Shard:
+        """Return the part of the services that is watched here."""
+        return self.shard or Shard.parse(config.exporter.shard)
+
+
+NO_OVERRIDES = Overrides()
+
+
+def unprotected(address: str, config: WebConfig) -> str | None:
+    """Say why *address* must not be listened on with so little protection; None when it may."""
+    if config.authenticates or is_loopback(split_address(address)[0]):
+        return None
+    return (
+        f"refused to listen on {address}: whoever reaches this port could reload the configuration"
+        " and make the exporter probe; give a web configuration with basic_auth_users or with"
+        " client_auth_type RequireAndVerifyClientCert, or listen on 127.0.0.1"
+    )
+
+
+class Listener:
+    """Listens on one address; a new certificate is shown to whoever connects from then on."""
+
+    def __init__(self, app: web.Application, address: str, door: Door) -> None:
+        self._runner = web.AppRunner(app, access_log=None)
+        self._address = address
+        self._door = door
+        self._socket: socket.socket | None = None
+        self._site: web.SockSite | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self, read_again: Callable[[], Awaitable[None]]) -> None:
+        """Listen, and call *read_again* whenever a file of the protection changes. Raises OSError."""
+        await self._runner.setup()
+        self._socket = await _bound(self._address)
+        await self._open()
+        self._door.on_change = self._open
+        self._watch = asyncio.create_task(self._look(read_again))
+
+    async def stop(self) -> None:
+        """Stop listening and end what is under way."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        self._door.on_change = None
+        await self._runner.cleanup()
+        self._door.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _open(self) -> None:
+        if self._socket is None:
+            raise RuntimeError("the listener is opened before it has started")
+        before = self._site
+        # A second handle on the same socket: nobody who connects in between is turned away.
+        self._site = web.SockSite(
+            self._runner, self._socket.dup(), ssl_context=self._door.config.context, backlog=BACKLOG
+        )
+        if before is not None:
+            await before.stop()
+        await self._site.start()
+
+    async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
+        tried = self._door.config.signature
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            config = self._door.config
+            now = await asyncio.to_thread(config.signature_now)
+            # What could not be used is not read again and again, but when it changes.
+            if now not in (config.signature, tried):
+                await read_again()
+            tried = now
+
+
+async def _bound(address: str) -> socket.socket:
+    host, port = split_address(address)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, place = found[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.setblocking(False)
+        bound.bind(place)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def listen_failure(address: str, error: OSError) -> str:
+    """Say why *address* cannot be listened on."""
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {address}: another process listens there already"
+    return f"cannot listen on {address}: {error.strerror}"

@@ -1,0 +1,113 @@
+"""Where services are found besides the configuration: Prometheus's file_sd and http_sd."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from exporter.fields import Duration, Name, Strict, Url
+from exporter.kinds import Tls
+from exporter.template import templates, unknown_in
+
+NETWORK_KINDS = ("http", "tcp", "dns", "redis", "grpc", "postgres", "mysql", "sql", "queue")
+"""Kinds whose strings another system may fill: they only talk; the others look at this machine."""
+_SERVICE_KEYS = ("name", "probes", "labels", "host", "timeout_threshold", "error_threshold")
+_OURS = ("_file", "_env", "socket", "command", "source_ip")
+_ENDINGS = (".json", ".yml", ".yaml")
+
+
+def _pattern(value: str) -> str:
+    folder, _, last = value.rpartition("/")
+    if "*" in folder or not last.endswith(_ENDINGS):
+        raise ValueError("must end with .json, .yml or .yaml and may have * in its last part only")
+    return value
+
+
+def _refresh(value: float) -> float:
+    if value < 1:
+        raise ValueError("must be at least 1s")
+    return value
+
+
+class BasicAuth(Strict):
+    """A user whose password is in a file."""
+
+    username: str
+    password_file: str
+
+
+class FileSd(Strict):
+    """Files as for Prometheus's ``file_sd_configs``."""
+
+    files: Annotated[tuple[Annotated[str, AfterValidator(_pattern)], ...], Field(min_length=1)]
+
+
+class HttpSd(Strict):
+    """An address as for Prometheus's ``http_sd_configs``."""
+
+    url: Url
+    timeout: Duration = 10.0
+    basic_auth: BasicAuth | None = None
+    bearer_token_file: str | None = None
+    tls: Tls = Tls()
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        if self.basic_auth is not None and self.bearer_token_file is not None:
+            raise ValueError("give basic_auth or bearer_token_file, not both")
+        return self
+
+
+class Source(Strict):
+    """One source of targets, and the service that each of them becomes."""
+
+    name: Name | None = None
+    file_sd: FileSd | None = None
+    http_sd: HttpSd | None = None
+    refresh: Annotated[Duration, AfterValidator(_refresh)] = 30.0
+    service: Mapping[str, Any]  # of the model Service, with templates
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.file_sd is None) == (self.http_sd is None):
+            raise ValueError("a source needs one of the keys file_sd or http_sd")
+        return self
+
+    @property
+    def where(self) -> FileSd | HttpSd:
+        """The place that is asked for targets."""
+        where = self.file_sd or self.http_sd
+        if where is None:
+            raise RuntimeError("a source without a place got through its validation")
+        return where
+
+    @field_validator("service")
+    @classmethod
+    def _harmless(cls, service: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key in service:
+            if key not in _SERVICE_KEYS:
+                raise ValueError(
+                    f"{key} cannot be given for services that are found; known are {', '.join(_SERVICE_KEYS)}"
+                )
+        for place, text in templates(dict(service)):
+            if unknown_in(text):
+                raise ValueError(f"{text!r}: known are {{{{ address }}}} and {{{{ labels.NAME }}}}")
+            if place[0] == "probes":
+                _check_probe_template(service, place)
+        return service
+
+
+def _check_probe_template(service: Mapping[str, Any], place: tuple[str | int, ...]) -> None:
+    """Refuse a template where its value could choose a file or a command of this machine."""
+    probes = service.get("probes")
+    index = place[1] if len(place) > 1 else None
+    if not (isinstance(probes, list | tuple) and isinstance(index, int)):
+        raise ValueError("probes is a list, and templates stand in its strings")  # noqa: TRY004 - a mistake in a file
+    probe = probes[index]
+    if not isinstance(probe, dict) or not any(kind in probe for kind in NETWORK_KINDS):
+        raise ValueError(f"templates are for probes of the kinds {', '.join(NETWORK_KINDS)} only")
+    named = [part for part in place[2:] if isinstance(part, str)]
+    if any(part.endswith(("_file", "_env")) for part in named):
+        raise ValueError(
+            f"{'.'.join(named)} must not come from elsewhere: it names a file or a variable here"
+        )
