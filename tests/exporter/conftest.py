@@ -1,6 +1,7 @@
 """Real parts for the exporter's tests: servers, processes, Redis, Alertmanager, on free ports."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -175,3 +176,20 @@ def make_certificate(binary: Callable[[str], str], tmp_path: Path) -> Callable[[
     """Make a certificate that is valid for so many days; with -1 it has expired."""
     binary("openssl")
     return lambda days: certificate(tmp_path, days)
+
+
+@pytest.fixture
+def prometheus(
+    binary: Callable[[str], str], launch: Launch, free_port: Callable[[], int], tmp_path: Path
+) -> Callable[[dict[str, object]], str]:
+    """Start a real Prometheus with a configuration, and return the address it listens on."""
+    program = binary("prometheus")
+
+    def start(config: dict[str, object]) -> str:
+        file, address = tmp_path / "prometheus.yml", f"127.0.0.1:{free_port()}"
+        file.write_text(json.dumps(config))
+        storage = f"--storage.tsdb.path={tmp_path / 'data'}"
+        launch(program, f"--config.file={file}", storage, f"--web.listen-address={address}")
+        return address
+
+    return start
