@@ -119,9 +119,14 @@ def _observation(observation: Observation | None) -> Json | None:
     }
 
 
+PROCESS_KEYS = (
+    *("pid", "start_time", "status", "cpu_seconds", "resident_bytes", "open_fds", "max_fds", "threads"),
+)
+"""What /state tells of a process; the metrics tell more."""
+
+
 def _process(facts: ProcessFacts | None) -> Json | None:
     if facts is None:
         return None
     values = asdict(facts)
-    del values["group_size"]
-    return values
+    return {key: values[key] for key in PROCESS_KEYS}

@@ -10,6 +10,7 @@ from functools import cache
 from prometheus_client import PlatformCollector, ProcessCollector
 
 from exporter.counters import PLACES, SKIPS, Counters
+from exporter.discovered import Failure, Skip
 from exporter.exposition import (
     Distributions,
     Family,
@@ -61,17 +62,42 @@ def service_texts(service: ServiceState) -> Texts:
 _PROCESS = (
     ("counter", "process_cpu_seconds", "cpu_seconds", "CPU time used by the service's processes."),
     ("gauge", "process_resident_memory_bytes", "resident_bytes", "Resident memory of the processes."),
+    (
+        "gauge",
+        "process_memory_limit_bytes",
+        "memory_limit_bytes",
+        "Memory that the processes may use at most; none without a limit.",
+    ),
     ("gauge", "process_open_fds", "open_fds", "Open file handles of the processes."),
-    ("gauge", "process_max_fds", "max_fds", "Limit of their open file handles."),
+    ("gauge", "process_max_fds", "max_fds", "Limits of their open file handles, added up."),
+    (
+        "gauge",
+        "process_worst_fd_ratio",
+        "worst_fd_ratio",
+        "Open file handles by their limit, of the process nearest to its own.",
+    ),
     ("gauge", "process_threads", "threads", "Threads of the processes."),
-    ("gauge", "process_start_time_seconds", "start_time", "When the main process started."),
+    ("gauge", "process_start_time_seconds", "start_time", "When the main process, the oldest, started."),
+    ("gauge", "process_zombies", "zombies", "Children that ended and that no process has waited for."),
+    (
+        "counter",
+        "process_restarts",
+        "restarts",
+        "How often another main process took the place of the one before while the exporter watched.",
+    ),
+    (
+        "counter",
+        "process_oom_kills",
+        "oom_kills",
+        "Processes killed for want of memory in the cgroup of the main process.",
+    ),
 )
 PROCESS_TITLES = (
     *(_title(kind, name, text) for kind, name, _, text in _PROCESS),
     _title(
         "gauge",
         "process_num_procs",
-        "Processes of the service: those that share its port or match its pattern.",
+        "Processes of the service: they share its port, match its pattern or descend from its pid file's.",
     ),
 )
 
@@ -310,6 +336,8 @@ def exporter_families(*, blind: bool, targets: int, refused: int, counters: Coun
     )
     yield from _of_load(counters)
     yield from _of_fast_path(counters)
+    if counters.discovery:
+        yield from _of_discovery(counters)
     yield from _of_own_process()
 
 
@@ -338,6 +366,38 @@ def _of_fast_path(counters: Counters) -> Iterator[Family]:
         "exporter_fast_path_failures",
         "Such posts that failed.",
         ((label(alertmanager=url), counters.post_failures[url]) for url in counters.posts),
+    )
+
+
+def _of_discovery(counters: Counters) -> Iterator[Family]:
+    sources = [(label(source=name), counts) for name, counts in counters.discovery.items()]
+    yield _gauge(
+        "discovery_targets",
+        "Targets that the source names, also those that are skipped.",
+        [(source, counts.targets) for source, counts in sources],
+    )
+    yield _gauge(
+        "discovery_skipped_targets",
+        "Targets of the source that did not become services, by reason.",
+        [
+            (f'{source},reason="{reason}"', counts.skipped[reason])
+            for source, counts in sources
+            for reason in Skip
+        ],
+    )
+    yield _counter(
+        "discovery_failures",
+        "Looks at the source that failed, so that its last good targets stayed, by reason.",
+        [
+            (f'{source},reason="{failure}"', counts.failures[failure])
+            for source, counts in sources
+            for failure in Failure
+        ],
+    )
+    yield _gauge(
+        "discovery_last_success_timestamp_seconds",
+        "When the source was last asked successfully; 0 when it never was.",
+        [(source, counts.last_success) for source, counts in sources],
     )
 
 

@@ -58,6 +58,19 @@ _CONNECT = (
 )
 _TLS = (Reason.TLS_HANDSHAKE, Reason.TLS_VERIFY, Reason.TLS_EXPIRED)
 _TALK = (Reason.TIMEOUT, Reason.RESET, Reason.INTERNAL)
+_OPEN = (Reason.MISSING, Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.CONNECT_FAILED)
+_SQL = (
+    Reason.MISSING,  # the socket file
+    Reason.PROTOCOL,
+    Reason.AUTH,
+    Reason.LOADING,
+    Reason.STATUS,  # an error that is not about the query: no such database, too many connections
+    Reason.ROLE,
+    Reason.QUERY,
+    Reason.ANSWER,
+    Reason.LIMIT,
+    Reason.TOO_LARGE,
+)
 
 REASONS: Mapping[str, tuple[Reason, ...]] = {
     "http": (
@@ -72,7 +85,12 @@ REASONS: Mapping[str, tuple[Reason, ...]] = {
         Reason.JSON,
         Reason.TOO_LARGE,
     ),
-    "tcp": (*_CONNECT, *_TLS, *_TALK, Reason.ANSWER),
+    "tcp": (*_CONNECT, *_TLS, *_TALK, Reason.ANSWER, Reason.TOO_LARGE),
+    "unix": (*_OPEN, *_TLS, *_TALK, Reason.ANSWER, Reason.TOO_LARGE),
+    "dns": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.STATUS, Reason.ANSWER),
+    "grpc": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.STATUS, Reason.UNHEALTHY),
+    "postgres": (*_CONNECT, *_TLS, *_TALK, *_SQL),
+    "mysql": (*_CONNECT, *_TLS, *_TALK, *_SQL),
     "redis": (
         *_CONNECT,
         *_TLS,
@@ -80,10 +98,49 @@ REASONS: Mapping[str, tuple[Reason, ...]] = {
         Reason.PROTOCOL,
         Reason.AUTH,
         Reason.LOADING,
+        Reason.UNHEALTHY,
         Reason.ROLE,
         Reason.LIMIT,
     ),
-    "process": (Reason.GONE, Reason.NOT_LISTENING, Reason.STOPPED, Reason.PID_FILE, Reason.INTERNAL),
+    "queue": (
+        *_CONNECT,
+        *_TLS,
+        *_TALK,
+        Reason.PROTOCOL,
+        Reason.AUTH,
+        Reason.LOADING,
+        Reason.UNHEALTHY,
+        Reason.QUERY,
+        Reason.LIMIT,
+        Reason.STUCK,
+    ),
+    "container": (
+        Reason.GONE,
+        Reason.MISSING,
+        Reason.STOPPED,
+        Reason.RESTARTING,
+        Reason.UNHEALTHY,
+        Reason.LIMIT,
+        Reason.INTERNAL,
+    ),
+    "process": (
+        Reason.GONE,
+        Reason.NOT_LISTENING,
+        Reason.STOPPED,
+        Reason.PID_FILE,
+        Reason.LIMIT,
+        Reason.INTERNAL,
+    ),
+    "file": (Reason.MISSING, Reason.PERMISSION, Reason.LIMIT, Reason.INTERNAL),
+    "filesystem": (Reason.MISSING, Reason.PERMISSION, Reason.LIMIT, Reason.INTERNAL),
+    "command": (
+        Reason.EXIT,
+        Reason.ANSWER,
+        Reason.PROTOCOL,
+        Reason.TOO_LARGE,
+        Reason.TIMEOUT,
+        Reason.INTERNAL,
+    ),
 }
 """The reasons each kind of probe can give, so that their counters start at 0."""
 
@@ -99,17 +156,23 @@ class ProcessStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFacts:
-    """Resources of the watched process; None where the kernel does not let us look."""
+    """Resources of a service's processes together; None where the kernel does not let us look."""
 
-    pid: int
-    start_time: float
-    status: ProcessStatus
-    cpu_seconds: float | None = None
+    pid: int  # of the main process: the oldest, or the one that the pid file names
+    start_time: float  # of the main process
+    status: ProcessStatus  # of the main process
+    start_ticks: int = 0  # its start after the boot, which tells it from another process with its number
+    cpu_seconds: float | None = None  # never falls, also when one of several processes ends
     resident_bytes: int | None = None
+    memory_limit_bytes: int | None = None  # None: it has none
     open_fds: int | None = None
     max_fds: int | None = None
+    worst_fd_ratio: float | None = None  # of the process that is nearest to its limit
     threads: int | None = None
-    group_size: int = 1  # processes that share the port or match the pattern
+    group_size: int = 1  # processes that share the port, match the pattern or descend from the pid file's
+    zombies: int | None = None  # children that ended and were not waited for
+    restarts: int = 0  # since the exporter watches
+    oom_kills: int | None = None  # of its cgroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

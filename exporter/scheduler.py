@@ -2,14 +2,15 @@
 
 Every probe has its own phase of the interval, from a hash of its name, so that a thousand probes
 do not start in the same moment and a restart of the exporter does not shift them. Between runs a
-probe costs one timer and no task.
+probe costs one timer and no task. A turn that could not be taken is counted and not made up for.
 """
 
 import asyncio
 import logging
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, time
 from typing import Any
 from zlib import crc32
@@ -17,18 +18,25 @@ from zlib import crc32
 from exporter.config import ExporterSection, Integration, Service, WatchConfig
 from exporter.counters import Counters
 from exporter.kinds import ProbeBase
+from exporter.limits import concurrency_for
 from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
 from exporter.probes import ProbeFunction, probe_function
-from exporter.probes.context import Context, ProcessMemory, Tools
+from exporter.probes.context import Context, Tools
 from exporter.probes.ending import ProcessEnd
+from exporter.probes.resolver import Resolver
+from exporter.slots import Slots
 from exporter.state import ProbeState, ServiceState, Settings, Transition, WorldState
 
 JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
-LAG_EVERY = 0.5
-LAG_KEPT = 20
+LAG_EVERY = 0.05  # seconds; a blocked loop is seen but for so much
+LAG_KEPT = 200
+HELD_UP = 0.25  # share of a timeout; a loop that stood still for longer makes time-outs of its own
+SAME_TURN = 0.005  # seconds; timers are a little early at times
 PEERS = 20
 
 log = logging.getLogger(__name__)
+
+_TIMED_OUT = (Reason.TIMEOUT, Reason.CONNECT_TIMEOUT, Reason.DNS)
 
 Key = tuple[str, str, str]  # "service", target, probe or "edge", source, destination
 
@@ -50,13 +58,21 @@ class Entry:
     plan: Plan
     run: ProbeFunction
     state: ProbeState
+    context: Context
     phase: float
-    memory: ProcessMemory = field(default_factory=ProcessMemory)
     timer: asyncio.TimerHandle | None = None
-    due: float = 0.0
+    due: float = 0.0  # when the timer goes off
+    turn: float = 0.0  # the time that was due when it last went off
+    waiting: bool = False  # in line for a slot
+    stalled: bool = False  # its last turn was let go because the exporter had stood still
     runs: "dict[asyncio.Task[Observation], float]" = field(default_factory=dict)
     ending: ProcessEnd | None = None
     closed: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether its last run was no success."""
+        return self.state.last is not None and not self.state.last.healthy
 
 
 def settings_of(probe: ProbeBase, section: ExporterSection) -> Settings:
@@ -104,9 +120,11 @@ class Scheduler:
         self._on_transition = on_transition
         self._on_record = on_record
         self._entries: dict[Key, Entry] = {}
-        self._tools = Tools()
-        self._concurrency = ExporterSection().concurrency
+        self._tools = Tools(resolver=Resolver(counters.dns))
+        self._slots: Slots[Entry] = Slots(1)
+        self._ring: list[tuple[int, str]] = []  # services with probes, by the hash of their names
         self._lags: deque[float] = deque(maxlen=LAG_KEPT)
+        self._stall = (0.0, 0.0)  # when the loop last went on after it had stood still, and for how long
         self._lag_timer: asyncio.TimerHandle | None = None
         self._peer_checks: dict[asyncio.Task[bool], float] = {}
 
@@ -130,8 +148,10 @@ class Scheduler:
 
     def apply(self, config: WatchConfig) -> None:
         """Watch what *config* says. What did not change keeps its state; the rest runs at once."""
-        self._concurrency = config.exporter.concurrency
+        self._limit(config.exporter)
         self._tools.forget_tls()
+        self._tools.resolver.source = config.exporter.resolver
+        self._tools.resolver.forget()
         plans = dict(plans_of(config))
         for key, entry in list(self._entries.items()):
             if plans.get(key) != entry.plan:
@@ -143,6 +163,14 @@ class Scheduler:
             self._begin(entry)
         for transition in transitions:
             self._on_transition(transition)
+
+    def _limit(self, section: ExporterSection) -> None:
+        self._slots.size = self._counters.concurrency = concurrency_for(section.concurrency)
+        if self._slots.size < section.concurrency:
+            log.warning(
+                "only %d probes run at once, not %d: the limit of open files allows no more",
+                *(self._slots.size, section.concurrency),
+            )
 
     async def check(self, target: str, within: float | None = None) -> Mapping[str, Observation]:
         """Run all probes of *target* now and return what each saw, of those that saw it *within* seconds."""
@@ -172,8 +200,7 @@ class Scheduler:
         return await asyncio.shield(task)
 
     async def _sample(self, target: str) -> bool:
-        others = [name for name, service in self.world.services.items() if name != target and service.probes]
-        peers = sorted(others, key=lambda name: crc32(f"{target} {name}".encode()))[:PEERS]
+        peers = self._peers_of(target)
         healthy = 0
         checks = [asyncio.create_task(self.check(name)) for name in peers]
         try:
@@ -186,6 +213,14 @@ class Scheduler:
                 task.cancel()
         return False
 
+    def _peers_of(self, target: str) -> list[str]:
+        """Return those whose hashes follow that of *target*: chance chooses, and always the same."""
+        start = bisect(self._ring, (crc32(target.encode()), target))
+        following = (
+            self._ring[start:] if start + PEERS <= len(self._ring) else self._ring[start:] + self._ring
+        )
+        return list(dict.fromkeys(name for _, name in following[: PEERS + 1] if name != target))[:PEERS]
+
     def _of(self, target: str) -> list[Entry]:
         return [self._entries["service", target, name] for name in self.world.services[target].probes]
 
@@ -195,6 +230,9 @@ class Scheduler:
             plan=plan,
             run=probe_function(plan.config.kind),
             state=ProbeState(kind=plan.config.kind, settings=plan.settings),
+            context=Context(
+                timeout=plan.settings.timeout, tools=self._tools, stopped_fails=plan.stopped_fails
+            ),
             phase=crc32(" ".join(key).encode()) / 2**32 * plan.settings.interval,
         )
         self._entries[key] = entry
@@ -204,13 +242,16 @@ class Scheduler:
         """Make the world's services and edges those of the configuration, in its order."""
         now = time()
         old = self.world.services
-        self.world.services = {
-            name: self._service(name, service, old.get(name), now)
-            for name, service in config.services.items()
-        }
-        self.world.edges = {
-            (edge.from_, edge.to): self._entries[_edge_key(edge)].state for edge in config.integrations
-        }
+        self.world.watch(
+            {
+                name: self._service(name, service, old.get(name), now)
+                for name, service in config.services.items()
+            },
+            {(edge.from_, edge.to): self._entries[_edge_key(edge)].state for edge in config.integrations},
+        )
+        self._ring = sorted(
+            (crc32(name.encode()), name) for name, service in self.world.services.items() if service.probes
+        )
         self.world.blind_ratio = config.exporter.blind.ratio
         self.world.blind_at_least = config.exporter.blind.at_least
         changes = [service.rejudge(now) for service in self.world.services.values()]
@@ -228,7 +269,7 @@ class Scheduler:
         )
         if known is not None:
             state.verdict, state.since = known.verdict, known.since
-            state.recovered_at = known.recovered_at
+            state.recovered_at, state.broken = known.recovered_at, known.broken
             state.process = known.process if service.process is not None else None
         return state
 
@@ -240,21 +281,54 @@ class Scheduler:
     def _fire(self, entry: Entry) -> None:
         """Run *entry* because its time has come."""
         entry.timer = None
-        self._counters.schedule_lag.observe(max(0.0, monotonic() - entry.due))
+        entry.turn = entry.due
+        late = max(0.0, monotonic() - entry.due)
+        doubtful = entry.state.last is None or entry.fails
         if entry.runs:
-            self._counters.skipped["in_flight"] += 1
-            self._plan_next(entry)
-        elif self._counters.in_progress >= self._concurrency:
-            self._counters.skipped["concurrency"] += 1
-            self._set_timer(entry, entry.plan.settings.interval_on_failure)
+            self._skip(entry, "in_flight")
+        elif late >= entry.plan.settings.interval and not entry.stalled:
+            # All that was due meanwhile would run at once: each waits for its own time instead.
+            self._counters.schedule_lag.observe(late)
+            entry.stalled = True
+            self._skip(entry, "stalled", _turns(late, entry))
+        elif self._slots.take(doubtful=doubtful):
+            self._take_turn(entry, doubtful=doubtful)
         else:
-            self._start(entry)
+            self._counters.skipped["failing"] += entry.fails
+            entry.waiting = True
+            self._slots.wait(entry, doubtful=doubtful)
 
-    def _start(self, entry: Entry) -> "asyncio.Task[Observation]":
+    def _skip(self, entry: Entry, reason: str, turns: int = 1) -> None:
+        self._counters.skipped[reason] += turns
+        self._plan_next(entry)
+
+    def _take_turn(self, entry: Entry, *, doubtful: bool) -> None:
+        """Run *entry* on the slot that it has got."""
+        if not entry.fails:
+            late = max(0.0, monotonic() - entry.turn)
+            self._counters.schedule_lag.observe(late)
+            if entry.waiting:
+                self._counters.skipped["concurrency"] += _turns(late, entry)
+        entry.waiting = entry.stalled = False
+        self._start(entry, slot=doubtful)
+
+    def _admit(self) -> None:
+        """Let those in line run as far as there are slots."""
+        while (admitted := self._slots.admit()) is not None:
+            entry, doubtful = admitted
+            if not entry.closed and not entry.runs:
+                self._take_turn(entry, doubtful=doubtful)
+                continue
+            self._slots.give_back(doubtful=doubtful)
+            entry.waiting = False
+            if not entry.closed:  # somebody asked for it meanwhile
+                self._skip(entry, "in_flight")
+
+    def _start(self, entry: Entry, slot: bool | None = None) -> "asyncio.Task[Observation]":
+        """Begin a run, on a slot of the doubtful (True) or the well (False), or beside them (None)."""
         self._counters.in_progress += 1
-        task = asyncio.create_task(self._run(entry))
+        task = asyncio.get_running_loop().create_task(self._run(entry, slot))
         entry.runs[task] = monotonic()
-        task.add_done_callback(lambda done: self._finish(entry, done))
         return task
 
     async def _run_now(self, entry: Entry) -> Observation:
@@ -265,17 +339,20 @@ class Scheduler:
                 return await asyncio.shield(task)
         return await asyncio.shield(self._start(entry))
 
-    async def _run(self, entry: Entry) -> Observation:
-        plan = entry.plan
-        context = Context(
-            timeout=plan.settings.timeout,
-            tools=self._tools,
-            memory=entry.memory,
-            stopped_fails=plan.stopped_fails,
-        )
+    async def _run(self, entry: Entry, slot: bool | None) -> Observation:
+        try:
+            observation, soon = await self._observe(entry)
+        finally:
+            self._finish(entry, slot)
+        if not entry.closed:
+            self._record(entry, observation, soon=soon)
+        return observation
+
+    async def _observe(self, entry: Entry) -> tuple[Observation, bool]:
+        """Run the probe; tell also whether it is to be run again soon because the exporter was held up."""
         started = monotonic()
         try:
-            outcome = await entry.run(plan.config, context)
+            outcome = await entry.run(entry.plan.config, entry.context)
         except Exception as error:
             # The edge: a fault of ours in one probe must not end the watch over the others.
             self._counters.internal_errors["probe"] += 1
@@ -283,26 +360,42 @@ class Scheduler:
             outcome = Outcome(
                 reason=Reason.INTERNAL, detail=f"the probe failed by itself: {type(error).__name__}"
             )
-        return Observation(started=started, at=time(), seconds=monotonic() - started, outcome=outcome)
+        held_up = outcome.reason in _TIMED_OUT and self._held_up(started, entry.plan.settings.timeout)
+        if held_up:
+            self._counters.delayed += 1
+            detail = f"the exporter itself stood still for {self._stall[1]:.1f} s"
+            outcome = replace(outcome, reason=Reason.INTERNAL, detail=detail)
+        seconds = monotonic() - started
+        return Observation(started=started, at=time(), seconds=seconds, outcome=outcome), held_up
 
-    def _finish(self, entry: Entry, task: "asyncio.Task[Observation]") -> None:
+    def _held_up(self, started: float, timeout: float) -> bool:
+        """Whether the loop stood still since, so long that an answer in time may have gone unread."""
+        ended, seconds = self._stall
+        return ended > started and seconds > HELD_UP * timeout
+
+    def _finish(self, entry: Entry, slot: bool | None) -> None:
         self._counters.in_progress -= 1
-        entry.runs.pop(task, None)
-        if task.cancelled() or entry.closed:
-            return
-        self._plan_after(entry, task.result())
+        task = asyncio.current_task()
+        if task is not None:
+            entry.runs.pop(task, None)
+        if slot is not None:
+            self._slots.give_back(doubtful=slot)
+            self._admit()
 
-    def _plan_after(self, entry: Entry, observation: Observation) -> None:
+    def _record(self, entry: Entry, observation: Observation, *, soon: bool) -> None:
         transition = None
         last = entry.state.last
         kind, target, name = entry.key
         if last is not None and observation.started < last.started:
             self._counters.skipped["overtaken"] += 1
         elif kind == "service":
-            transition = self.world.services[target].record(name, observation)
+            transition = self.world.record(target, name, observation)
         else:
             entry.state.record(observation)
-        self._plan_next(entry)
+        if soon:
+            self._set_timer(entry, entry.plan.settings.interval_on_failure)
+        else:
+            self._plan_next(entry)
         if observation.outcome.process is not None:
             self._watch_end(entry, observation.outcome.process)
         if transition is not None:
@@ -314,14 +407,18 @@ class Scheduler:
         delay = entry.state.delay(now)
         if delay is None:
             interval = entry.plan.settings.interval
-            delay = interval - (now - entry.phase) % interval
+            after = max(now, entry.turn)  # a timer may be early: the turn it was for is taken
+            rest = interval - (after - entry.phase) % interval
+            delay = after - now + (rest if rest > SAME_TURN else rest + interval)
         self._set_timer(entry, delay)
 
     def _set_timer(self, entry: Entry, delay: float) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.due = monotonic() + delay
-        entry.timer = asyncio.get_running_loop().call_later(delay, self._fire, entry)
+            entry.timer = None
+        if not entry.waiting:
+            entry.due = monotonic() + delay
+            entry.timer = asyncio.get_running_loop().call_later(delay, self._fire, entry)
 
     def _watch_end(self, entry: Entry, facts: ProcessFacts) -> None:
         """Let the kernel tell when the process ends; a zombie has ended already."""
@@ -354,10 +451,18 @@ class Scheduler:
 
     def _measure_lag(self, due: float) -> None:
         now = monotonic()
-        self._lags.append(max(0.0, now - due))
+        late = max(0.0, now - due)
+        self._lags.append(late)
         self._counters.event_loop_lag = max(self._lags)
+        if late > LAG_EVERY:
+            self._stall = (now, late)
         loop = asyncio.get_running_loop()
         self._lag_timer = loop.call_later(LAG_EVERY, self._measure_lag, now + LAG_EVERY)
+
+
+def _turns(late: float, entry: Entry) -> int:
+    """Return how many turns of *entry* have gone by."""
+    return int(late / entry.plan.settings.interval)
 
 
 def all_healthy(observations: Iterable[Observation]) -> bool:

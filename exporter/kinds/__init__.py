@@ -17,6 +17,16 @@ KINDS: dict[str, str] = {
     "http": "exporter.kinds.http:HttpProbe",
     "tcp": "exporter.kinds.tcp:TcpProbe",
     "redis": "exporter.kinds.redis:RedisProbe",
+    "queue": "exporter.kinds.queue:QueueProbe",
+    "container": "exporter.kinds.container:ContainerProbe",
+    "file": "exporter.kinds.file:FileProbe",
+    "filesystem": "exporter.kinds.filesystem:FilesystemProbe",
+    "command": "exporter.kinds.command:CommandProbe",
+    "unix": "exporter.kinds.unix:UnixProbe",
+    "dns": "exporter.kinds.dns:DnsProbe",
+    "grpc": "exporter.kinds.grpc:GrpcProbe",
+    "postgres": "exporter.kinds.postgres:PostgresProbe",
+    "mysql": "exporter.kinds.mysql:MysqlProbe",
 }
 """Kind to the model of its configuration; ``exporter.probes.PROBES`` has the functions."""
 

@@ -14,7 +14,17 @@ PROBES: dict[str, str] = {
     "http": "exporter.probes.http",
     "tcp": "exporter.probes.tcp",
     "redis": "exporter.probes.redis",
+    "queue": "exporter.probes.queue",
+    "container": "exporter.probes.container",
     "process": "exporter.probes.process",
+    "file": "exporter.probes.file",
+    "filesystem": "exporter.probes.filesystem",
+    "command": "exporter.probes.command",
+    "unix": "exporter.probes.unix",
+    "dns": "exporter.probes.dns",
+    "grpc": "exporter.probes.grpc",
+    "postgres": "exporter.probes.postgres",
+    "mysql": "exporter.probes.mysql",
 }
 """Kind to module; each has ``probe``. Modules, because libraries of a kind that nobody uses cost memory."""
 

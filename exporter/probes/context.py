@@ -11,11 +11,13 @@ from typing import Any
 
 from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds import Tls
-from exporter.observation import Outcome, ProcessFacts, Reason, TlsFacts, shorten
+from exporter.observation import Outcome, Reason, TlsFacts, shorten
 from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import redact
 
 NOTE_LIMIT = 300
+COMMANDS_AT_ONCE = 8
+"""Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
@@ -25,14 +27,8 @@ class Tools:
     """Costly things that all probes of one configuration share."""
 
     resolver: Resolver = field(default_factory=Resolver)
-    _session: Any = None
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_AT_ONCE))
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
-
-    def session(self, make: Any) -> Any:
-        """Return the one HTTP session, made on first use."""
-        if self._session is None:
-            self._session = make()
-        return self._session
 
     def tls(self, config: Tls) -> ssl.SSLContext:
         """Return the context for *config*. Raises OSError when one of its files cannot be used."""
@@ -46,18 +42,27 @@ class Tools:
 
     async def close(self) -> None:
         """Let go of everything."""
-        if self._session is not None:
-            await self._session.close()
         await self.resolver.close()
 
 
 @dataclass(slots=True)
 class ProcessMemory:
-    """Which process a probe saw last; belongs to one process probe of one service."""
+    """Which processes a probe saw last; belongs to one process probe of one service.
 
-    facts: ProcessFacts | None = None
+    A process is known by its number and its start after the boot.
+    """
+
+    members: tuple[tuple[int, int], ...] = ()  # the main one first
+    main: tuple[int, int] | None = None  # the last there was
     inodes: frozenset[str] = frozenset()
-    looks: int = 0  # since the processes of the service were counted
+    looks: int = 0  # since the processes of the service were searched
+    restarts: int = 0
+    cpu: dict[tuple[int, int], float] = field(default_factory=dict)  # of each at the last look
+    cpu_seconds: float = 0.0
+    max_fds: dict[tuple[int, int], int | None] = field(default_factory=dict)
+    memory_limit: int | None = None
+    oom_kills: int | None = None
+    zombies: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,7 @@ class Progress:
     """How far a probe has come; tells a refused connection from a silent one."""
 
     started: float = field(default_factory=monotonic)
+    resolving: bool = False  # waits for the address of a name
     connected: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     address: str = ""
@@ -137,9 +143,15 @@ async def guarded(work: Coroutine[Any, Any, Outcome], progress: Progress, limit:
             return await work
     except OSError as error:  # TimeoutError is one
         if deadline.expired():
-            reason = Reason.TIMEOUT if progress.connected else Reason.CONNECT_TIMEOUT
-            return progress.outcome(reason, f"no answer within {limit:g} s")
+            return progress.outcome(*_late(progress, limit))
         return progress.outcome(*failure_of(error, connected=progress.connected))
+
+
+def _late(progress: Progress, limit: float) -> tuple[Reason, str]:
+    if progress.resolving:
+        return Reason.DNS, f"the host name was not resolved within {limit:g} s"
+    reason = Reason.TIMEOUT if progress.connected else Reason.CONNECT_TIMEOUT
+    return reason, f"no answer within {limit:g} s"
 
 
 def failure_of(error: BaseException, *, connected: bool) -> tuple[Reason, str]:

@@ -4,11 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-import psutil
-
 from exporter.observation import ProcessFacts
-
-_SAME_START = 0.05
+from exporter.probes.procfs import read_stat
 
 
 class ProcessEnd:
@@ -34,7 +31,7 @@ class ProcessEnd:
 
     def is_of(self, facts: ProcessFacts) -> bool:
         """Whether the process of *facts* is the one that is watched."""
-        return (facts.pid, facts.start_time) == (self.facts.pid, self.facts.start_time)
+        return (facts.pid, facts.start_ticks) == (self.facts.pid, self.facts.start_ticks)
 
     def close(self) -> None:
         """Stop watching."""
@@ -42,10 +39,8 @@ class ProcessEnd:
         self._release()
 
     def _is_same(self) -> bool:
-        try:
-            return abs(psutil.Process(self.facts.pid).create_time() - self.facts.start_time) < _SAME_START
-        except psutil.NoSuchProcess:
-            return False
+        stat = read_stat(self.facts.pid)
+        return stat is not None and stat.start_ticks == self.facts.start_ticks
 
     def _ended(self) -> None:
         self._release()

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +247,11 @@ async def test_a_used_again_pid_is_not_taken_for_the_known_process(
     true_facts = (await ask(context, port=port)).process
     assert true_facts is not None
 
-    memory.facts = replace(true_facts, start_time=true_facts.start_time - 1000, group_size=99)
+    memory.members = ((true_facts.pid, true_facts.start_ticks - 1000),)
     found = (await ask(context, port=port)).process
 
     assert found is not None
-    assert (found.start_time, found.group_size) == (true_facts.start_time, 1)
+    assert (found.start_ticks, found.group_size) == (true_facts.start_ticks, 1)
 
 
 async def test_the_kernel_tells_the_end_at_once(
