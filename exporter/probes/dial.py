@@ -114,6 +114,23 @@ async def dial_unix(path: str, *, progress: Progress) -> tuple[asyncio.StreamRea
     return reader, writer
 
 
+async def dial_socket_file(
+    make: Callable[[], ProtocolT], path: str, *, progress: Progress, secure: Secure | None = None
+) -> tuple[asyncio.Transport, ProtocolT]:
+    """Open the socket file at *path*, with TLS if wanted. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if secure is None:
+        transport, protocol = await loop.create_unix_connection(make, path)
+        progress.connect()
+        return transport, protocol
+    raw, _ = await loop.create_unix_connection(Opened, path)
+    progress.connect()
+    protocol = make()
+    upgraded = await start_tls(raw, protocol, secure, None, progress)
+    protocol.connection_made(upgraded)
+    return upgraded, protocol
+
+
 async def _address(
     host: str, port: int, context: Context, progress: Progress, version: IpVersion | None
 ) -> str:

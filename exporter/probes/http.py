@@ -1,193 +1,140 @@
 """Ask an HTTP address and hold the answer against what is expected."""
 
-import json
-import re
-import ssl
-from functools import lru_cache
-from types import SimpleNamespace
-from typing import Any, Self
+import asyncio
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
-import aiohttp
-from yarl import URL
+from pydantic import SecretStr
 
-from exporter.fields import Scalar
-from exporter.kinds.http import HttpExpect, HttpProbe
-from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
-from exporter.probes.certificate import ask_facts, tls_facts
-from exporter.probes.context import Context, Progress, failure_of, guarded
+from exporter.kinds.http import HttpAsk, HttpProbe
+from exporter.observation import HttpFacts, Outcome, Reason
+from exporter.probes.context import Context, Progress, guarded
+from exporter.probes.http_ask import Request, Visit, basic, place_of, visit, with_defaults
+from exporter.probes.http_judge import Finding, Judge
+from exporter.probes.http_wire import Answer, AnswerError, Wish
+from exporter.probes.own_files import OwnFileError, read_own, read_secret
 from soulfra_monitor import __version__
 
-PATTERN_LIMIT = 16 * 1024
-"""Bytes that regular expressions see: they hold the event loop, some in the square of the length."""
-_CHARSETS = frozenset(
-    {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "iso-8859-15", "windows-1252", "utf-16"}
-)
-BODY_LIMIT = 1024 * 1024
-_VALUE_LIMIT = 60
-_HEADERS = {"User-Agent": f"soulfra-exporter/{__version__}", "Accept": "*/*"}
+IN_THREAD_FROM = 32 * 1024
+"""Bytes of a body from which it is looked at in a thread: patterns and JSON take milliseconds then."""
 
-Finding = tuple[Reason, str]
+_HEADERS = {"User-Agent": f"soulfra-exporter/{__version__}", "Accept": "*/*"}
+_MADE = "http"  # where the plan is kept from run to run
 
 
 async def probe(config: HttpProbe, context: Context) -> Outcome:
-    """Send the request once, over a new connection. Never raises: a failure is the outcome.
-
-    Redirects are not followed: a 3xx answer is its own status.
-    """
+    """Send the request once, over a new connection. Never raises: a failure is the outcome."""
     progress = context.progress()
-    return await guarded(_ask(config, context, progress), progress, context.timeout)
+    return await guarded(_run(config, context, progress), progress, context.timeout)
 
 
-class _Response(aiohttp.ClientResponse):
-    """Keeps the peer's certificate, which aiohttp lets go of with the connection."""
+class Plan:
+    """What of a probe can be made ready before it runs."""
 
-    tls: TlsFacts | None = None
+    def __init__(self, ask: HttpAsk, address: str, *, keep_body: bool = False) -> None:
+        self.ask = ask
+        self.judge = Judge(ask.expect, ask.body_limit)
+        self.wish = Wish(
+            body_for=self.judge.statuses,
+            keep_body=keep_body or ask.expect.of_body,
+            body_limit=ask.body_limit,
+        )
+        self._address = address
+        self._fixed = self._made() if not _reads_files(ask) else None
 
-    async def start(self, connection: Any) -> Self:
-        """Look at the certificate before the answer, and with it the connection, may be over."""
-        transport = connection.transport
-        self.tls = tls_facts(transport.get_extra_info("ssl_object")) if transport else None
-        await super().start(connection)
-        return self
+    def request(self) -> tuple[Request, bytes]:
+        """Return the request and how it is written. Raises OwnFileError."""
+        return self._fixed or self._made()
+
+    def _made(self) -> tuple[Request, bytes]:
+        ask = self.ask
+        request = request_of(ask, self._address, ask.headers, ask.body)
+        return request, request.wire()
 
 
-async def _connected(_: aiohttp.ClientSession, trace: SimpleNamespace, __: object) -> None:
-    progress: Progress = trace.trace_request_ctx
-    progress.connected = True
-    progress.reach("connect")
+def request_of(ask: HttpAsk, address: str, headers: Mapping[str, str], body: str | None) -> Request:
+    """Return the request of *ask* to *address*. Raises OwnFileError when a file of it cannot be read."""
+    place = place_of(address)
+    accept = ask.compression or "identity"
+    more = {**_HEADERS, "Accept-Encoding": accept, **_authorization(ask, place.user)}
+    content = body.encode() if body is not None else None
+    if ask.body_file is not None:
+        content = read_own(ask.body_file, "body_file")
+    return Request(method=ask.method, place=place, headers=with_defaults(headers, more), body=content)
 
 
-async def _resolved(_: aiohttp.ClientSession, trace: SimpleNamespace, __: object) -> None:
-    progress: Progress = trace.trace_request_ctx
-    progress.reach("resolve")
+async def _run(config: HttpProbe, context: Context, progress: Progress) -> Outcome:
+    plan: Plan | None = context.recall.get(_MADE)
+    if plan is None or plan.ask is not config:
+        plan = context.recall[_MADE] = Plan(config, config.http)
+    try:
+        request, wire = plan.request()
+        seen = await visit(request, config, plan.wish, context=context, progress=progress, wire=wire)
+    except (AnswerError, OwnFileError) as error:
+        return progress.outcome(*verdict_of(error))
+    reason, detail = await judged(plan.judge, seen) or (None, f"answered {seen.answer.status}")
+    return progress.outcome(reason, detail, http=facts_of(seen))
 
 
-def _new_session() -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_dns_resolvehost_end.append(_resolved)
-    trace.on_connection_create_end.append(_connected)
-    return aiohttp.ClientSession(
-        # A new connection and a fresh name each time: what a kept one says is not the whole truth.
-        connector=aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-        response_class=_Response,
-        trace_configs=[trace],
-        headers=_HEADERS,
+async def judged(judge: Judge, seen: Visit) -> Finding | None:
+    """Say what is wrong with an answer, or None."""
+    finding = judge.head(seen.answer, secure=seen.place.secure)
+    if finding is not None or not seen.answer.body:
+        return finding or judge.body(seen.answer)
+    if len(seen.answer.body) < IN_THREAD_FROM:
+        return judge.body(seen.answer)
+    return await asyncio.to_thread(judge.body, seen.answer)
+
+
+def verdict_of(error: AnswerError | OwnFileError) -> Finding:
+    """Return reason and detail of what ended a probe."""
+    return (error.reason, error.detail) if isinstance(error, AnswerError) else (Reason.INTERNAL, str(error))
+
+
+def facts_of(seen: Visit) -> HttpFacts:
+    """Return what is told of the last answer."""
+    answer = seen.answer
+    return HttpFacts(
+        status=answer.status,
+        version=answer.version,
+        redirects=seen.redirects,
+        content_length=answer.content_length,
+        body_bytes=answer.body_bytes,
+        last_modified=_last_modified(answer),
+        secure=seen.place.secure,
     )
 
 
-async def _ask(config: HttpProbe, context: Context, progress: Progress) -> Outcome:
-    url = _parsed(config.http)
-    session = context.tools.session(_new_session)
-    secure = context.tools.tls(config.tls) if url.scheme == "https" else True
-    try:
-        async with session.request(
-            config.method,
-            url,
-            headers=config.headers,
-            data=config.body.encode() if config.body is not None else None,
-            allow_redirects=False,
-            ssl=secure,
-            server_hostname=config.tls.server_name if url.scheme == "https" else None,
-            trace_request_ctx=progress,
-        ) as response:
-            return await _judge(config.expect, response, progress)
-    except aiohttp.ClientError as error:
-        return await _failed(error, config, url, progress)
-
-
-async def _judge(expect: HttpExpect, response: aiohttp.ClientResponse, progress: Progress) -> Outcome:
-    progress.reach("processing")
-    if isinstance(response, _Response):
-        progress.tls = response.tls
-    finding = check_head(expect, response)
-    body = b"" if finding else await _read(response)
-    progress.reach("transfer")
-    if finding is None:
-        finding = check_body(expect, body, response.charset or "utf-8")
-    reason, detail = finding or (None, f"answered {response.status}")
-    return progress.outcome(reason, detail, http=HttpFacts(status=response.status))
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Return the body, or None when it is longer than the limit."""
-    body = bytearray()
-    async for part in response.content.iter_any():
-        body += part
-        if len(body) > BODY_LIMIT:
-            return None
-    return bytes(body)
-
-
-def check_head(expect: HttpExpect, response: aiohttp.ClientResponse) -> Finding | None:
-    """Say what is wrong with status or headers, or None."""
-    if response.status not in expect.status:
-        wanted = " or ".join(str(status) for status in expect.status)
-        return Reason.STATUS, f"answered {response.status}, expected {wanted}"
-    for name, pattern in expect.headers.items():
-        values = response.headers.getall(name, [])
-        if not any(re.search(pattern, value[:PATTERN_LIMIT]) for value in values):
-            # The value stays out: headers carry secrets.
-            return Reason.HEADER, f"header {name} " + ("does not match" if values else "is missing")
-    return None
-
-
-def check_body(expect: HttpExpect, body: bytes | None, charset: str) -> Finding | None:
-    """Say what is wrong with the body, or None. A body of None was too large to be read."""
-    if body is None:
-        return Reason.TOO_LARGE, f"the body is larger than {BODY_LIMIT} bytes"
-    if expect.body is not None and not re.search(expect.body, _text(body[:PATTERN_LIMIT], charset)):
-        return Reason.BODY, "the body does not match"
-    if not expect.json_:
+def _last_modified(answer: Answer) -> float | None:
+    text = answer.value("last-modified")
+    if not text:
         return None
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return Reason.JSON, "the body is not JSON"
-    for path, wanted in expect.json_.items():
-        finding = _check_value(answer, path, wanted)
-        if finding is not None:
-            return finding
-    return None
-
-
-def _check_value(answer: object, path: str, wanted: Scalar) -> Finding | None:
-    value = answer
-    for key in path.split("."):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return Reason.JSON, f"{path} is missing"
-    # In Python True == 1, in JSON it is not.
-    if value == wanted and isinstance(value, bool) is isinstance(wanted, bool):
+        return parsedate_to_datetime(text[:64]).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return Reason.JSON, f"{path} is {shorten(json.dumps(value), _VALUE_LIMIT)}, expected {json.dumps(wanted)}"
 
 
-def _text(body: bytes, charset: str) -> str:
-    # The peer names the charset, and some of Python's decoders take minutes or refuse everything.
-    known = charset.lower() if charset.lower() in _CHARSETS else "utf-8"
-    return body.decode(known, errors="replace")
+def _reads_files(ask: HttpAsk) -> bool:
+    files = (
+        ask.body_file,
+        ask.basic_auth and ask.basic_auth.password_file,
+        ask.bearer and ask.bearer.token_file,
+    )
+    return any(files)
 
 
-async def _failed(error: aiohttp.ClientError, config: HttpProbe, url: URL, progress: Progress) -> Outcome:
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ServerTimeoutError):
-        return progress.outcome(Reason.RESET, "the connection was closed without an answer")
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
-        return progress.outcome(Reason.PROTOCOL, "the answer is not valid HTTP")
-    if isinstance(error, aiohttp.InvalidURL):
-        return progress.outcome(Reason.INTERNAL, "the address is not valid")
-    certificate = getattr(error, "certificate_error", None)
-    cause = certificate if isinstance(certificate, ssl.SSLError) else error
-    reason, detail = failure_of(cause, connected=progress.connected)
-    if isinstance(cause, ssl.SSLCertVerificationError) and url.host and url.port:
-        progress.tls = await ask_facts(url.host, url.port, config.tls.server_name or url.host)
-    return progress.outcome(reason, detail)
+def _authorization(ask: HttpAsk, user: str | None) -> Mapping[str, str]:
+    if ask.bearer is not None:
+        given, file = ask.bearer.token, ask.bearer.token_file
+        return {"Authorization": f"{ask.bearer.scheme} {_secret(given, file, 'token_file')}"}
+    if ask.basic_auth is not None:
+        given, file = ask.basic_auth.password, ask.basic_auth.password_file
+        return {"Authorization": basic(f"{ask.basic_auth.username}:{_secret(given, file, 'password_file')}")}
+    return {"Authorization": basic(user)} if user is not None else {}
 
 
-@lru_cache(maxsize=4096)
-def _parsed(address: str) -> URL:
-    return URL(address)
+def _secret(given: SecretStr | None, file: str | None, key: str) -> str:
+    if file is not None:
+        return read_secret(file, key)
+    return given.get_secret_value() if given is not None else ""

@@ -15,6 +15,7 @@ from exporter.observation import Outcome, Reason
 from exporter.probes import http
 from exporter.probes.context import Context, Tools
 
+BODY_LIMIT = 1024 * 1024
 PASSWORD = "pass" + "word"  # built from pieces
 
 
@@ -33,13 +34,13 @@ async def moved(_: web.Request) -> web.Response:
 
 
 async def huge(_: web.Request) -> web.Response:
-    return web.Response(body=b"x" * (http.BODY_LIMIT + 1))
+    return web.Response(body=b"x" * (BODY_LIMIT + 1))
 
 
 async def long(request: web.Request) -> web.Response:
     charset = request.query["charset"]
     return web.Response(
-        body=b"a" * (http.BODY_LIMIT - 1), headers={"Content-Type": f"text/plain; charset={charset}"}
+        body=b"a" * (BODY_LIMIT - 1), headers={"Content-Type": f"text/plain; charset={charset}"}
     )
 
 

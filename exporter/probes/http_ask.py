@@ -1,0 +1,282 @@
+"""Requests and the way to their answers: addresses, proxies, redirects, cookies."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from exporter.gate import ForbiddenAddressError
+from exporter.kinds.http import HttpAsk
+from exporter.observation import Reason
+from exporter.probes.context import Context, Progress
+from exporter.probes.cookies import Cookies
+from exporter.probes.dial import Secure, dial, dial_socket_file, preferred_version, start_tls
+from exporter.probes.http_wire import Answer, AnswerError, Exchange, Wish
+from exporter.probes.resolver import literal_version
+from soulfra_monitor.redaction import is_secret_key
+
+_PATH_SAFE = "/%:@!$&'()*+,;=~-._[]?|^`{}\"<>\\"
+_FOLLOWED = {301, 302, 303, 307, 308}
+_AS_GET = {301, 302, 303}
+_OK = range(200, 300)
+_STAYS_HOME = {"host", "authorization", "cookie", "proxy-authorization"}
+_OF_BODY = {"content-type", "content-encoding", "content-language", "content-location"}
+_HTTP, _HTTPS = 80, 443
+_TUNNEL = Wish(body_for=(), keep_body=False, body_limit=1, phases=False)
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request goes and what it asks for there."""
+
+    secure: bool
+    host: str
+    port: int
+    target: str  # path and query, fit to stand in a request
+    user: str | None = None  # of the address, with its password
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in an address; the usual port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (_HTTPS if self.secure else _HTTP) else f"{host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """The whole address, without user and password."""
+        return f"http{'s' if self.secure else ''}://{self.authority}{self.target}"
+
+    def is_at_home_of(self, other: "Place") -> bool:
+        """Whether what is secret at *other* may be told here: the same place, or the same host by TLS."""
+        if self.host != other.host:
+            return False
+        upgraded = self.secure and not other.secure and (other.port, self.port) == (_HTTP, _HTTPS)
+        return upgraded or (self.secure, self.port) == (other.secure, other.port)
+
+
+def place_of(address: str) -> Place:
+    """Read an http or https address. Raises ValueError when it is none."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an http or https address")
+    host = parts.hostname
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    if any(character <= " " or character in "/?#@\\" for character in host):
+        raise ValueError("has no valid host")
+    secure = parts.scheme == "https"
+    target = quote(parts.path or "/", safe=_PATH_SAFE.replace("?", ""))
+    if parts.query:
+        target += "?" + quote(parts.query, safe=_PATH_SAFE)
+    user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
+    return Place(
+        secure=secure, host=host, port=parts.port or (_HTTPS if secure else _HTTP), target=target, user=user
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked, before it is known how to get there."""
+
+    method: str
+    place: Place
+    headers: Headers = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+    def with_cookies(self, cookies: str) -> "Request":
+        """Add cookies to those that are given already."""
+        own = [value for name, value in self.headers if name.lower() == "cookie"]
+        rest = tuple(pair for pair in self.headers if pair[0].lower() != "cookie")
+        return replace(self, headers=(*rest, ("Cookie", "; ".join([*own, cookies]))))
+
+    def wire(self, more: Headers = (), *, absolute: bool = False) -> bytes:
+        """Write the request as it is sent."""
+        target = self.place.address if absolute else self.place.target
+        lines = [f"{self.method} {target} HTTP/1.1"]
+        given = {name.lower() for name, _ in self.headers}
+        if "host" not in given:
+            lines.append(f"Host: {self.place.authority}")
+        lines += [f"{name}: {value}" for name, value in (*self.headers, *more)]
+        if self.body is not None or self.method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {len(self.body or b'')}")
+        lines.append("Connection: close\r\n\r\n")
+        return "\r\n".join(lines).encode() + (self.body or b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """The last answer, where it came from, and how many redirects led there."""
+
+    answer: Answer
+    place: Place
+    redirects: int
+
+
+def basic(user_and_password: str) -> str:
+    """Return the value of Authorization for USER:PASSWORD."""
+    return f"Basic {b64encode(user_and_password.encode()).decode()}"
+
+
+def with_defaults(headers: Mapping[str, str], defaults: Mapping[str, str]) -> Headers:
+    """Return *headers* and those of *defaults* that are not among them, whatever their case."""
+    given = {name.lower() for name in headers}
+    rest = ((name, value) for name, value in defaults.items() if name.lower() not in given)
+    return (*headers.items(), *rest)
+
+
+async def visit(
+    request: Request,
+    ask: HttpAsk,
+    wish: Wish,
+    *,
+    context: Context,
+    progress: Progress,
+    cookies: Cookies | None = None,
+    wire: bytes | None = None,
+) -> Visit:
+    """Send *request* and follow redirects as *ask* allows. Raises AnswerError or OSError.
+
+    *wire* is the request already written, for where nothing is to be added to it.
+    """
+    if ask.redirects and cookies is None:
+        cookies = Cookies()
+    redirects = 0
+    home = request.place.host
+    while True:
+        answer = await _send(request, wire, Way(ask, home, context, progress), wish, cookies)
+        progress.note("answered %d by HTTP/%s", answer.status, answer.version)
+        if cookies is not None:
+            cookies.take(request.place.host, answer.values("set-cookie"), secure=request.place.secure)
+        location = answer.value("location")
+        if not ask.redirects or answer.status not in _FOLLOWED or not location:
+            return Visit(answer=answer, place=request.place, redirects=redirects)
+        if redirects == ask.redirects:
+            raise AnswerError(Reason.REDIRECT, f"more than {ask.redirects} redirects")
+        redirects += 1
+        request, wire = redirected(request, answer.status, location), None
+        if ask.unix is not None and request.place.host != home:
+            raise AnswerError(Reason.REDIRECT, "a redirect leads away from the socket file")
+        progress.note("follows a redirect to %s", request.place.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What decides how a place is reached."""
+
+    ask: HttpAsk
+    home: str  # the host that was asked first
+    context: Context
+    progress: Progress
+
+    def secure(self, place: Place) -> Secure | None:
+        """Return what TLS to *place* needs. Raises AnswerError when one of our own files cannot be used."""
+        if not place.secure:
+            return None
+        tls = self.ask.tls
+        name = tls.server_name if tls.server_name and place.host == self.home else place.host
+        try:
+            return Secure(context=self.context.tools.tls(tls), server_name=name)
+        except OSError as error:
+            raise AnswerError(Reason.INTERNAL, "a file of tls cannot be used") from error
+
+
+async def _send(
+    request: Request, wire: bytes | None, way: Way, wish: Wish, cookies: Cookies | None
+) -> Answer:
+    way.progress.tls = None
+    place = request.place
+    if cookies is not None:
+        kept = cookies.header_for(place.host, place.target, secure=place.secure)
+        if kept:
+            request, wire = request.with_cookies(kept), None
+    proxied = way.ask.proxy is not None and not place.secure
+    if wire is None or proxied:
+        more = _proxy_headers(way.ask) if proxied else ()
+        wire = request.wire(more, absolute=proxied)
+    make = partial(Exchange, wire, wish, way.progress, headless=request.method == "HEAD")
+    transport, exchange = await _open(make, place, way)
+    try:
+        return await exchange.answer
+    finally:
+        transport.abort()
+
+
+async def _open(make: Callable[[], Exchange], place: Place, way: Way) -> tuple[asyncio.Transport, Exchange]:
+    ask, progress = way.ask, way.progress
+    secure = way.secure(place)
+    if ask.unix is not None:
+        return await dial_socket_file(make, ask.unix, progress=progress, secure=secure)
+    if ask.proxy is not None:
+        return await _through_proxy(make, place_of(ask.proxy), place, secure, way)
+    version = ask.ip_version
+    if version is not None:
+        version = await preferred_version(
+            place.host, version, fallback=ask.ip_fallback, context=way.context, progress=progress
+        )
+    return await dial(
+        make, place.host, place.port, context=way.context, progress=progress, version=version, secure=secure
+    )
+
+
+async def _through_proxy(
+    make: Callable[[], Exchange], proxy: Place, place: Place, secure: Secure | None, way: Way
+) -> tuple[asyncio.Transport, Exchange]:
+    context, progress = way.context, way.progress
+    _check_behind_proxy(place, context)
+    if secure is None:
+        return await dial(make, proxy.host, proxy.port, context=context, progress=progress)
+    authority = f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    lines += [f"{name}: {value}" for name, value in _proxy_headers(way.ask)]
+    asked = partial(Exchange, "\r\n".join([*lines, "\r\n"]).encode(), _TUNNEL, progress, headless=True)
+    transport, tunnel = await dial(asked, proxy.host, proxy.port, context=context, progress=progress)
+    try:
+        answer = await tunnel.answer
+    except BaseException:
+        transport.abort()
+        raise
+    if answer.status not in _OK:
+        transport.abort()
+        raise AnswerError(Reason.CONNECT_FAILED, f"the proxy answered {answer.status}")
+    progress.reach("connect")
+    exchange = make()
+    upgraded = await start_tls(transport, exchange, secure, None, progress)
+    exchange.connection_made(upgraded)
+    return upgraded, exchange
+
+
+def _check_behind_proxy(place: Place, context: Context) -> None:
+    """Ask the gate about a place whose name the proxy will resolve."""
+    if literal_version(place.host) is not None:
+        context.gate.check(place.host, place.host, place.port)
+    elif not context.gate.knows_name(place.host, place.port):
+        raise ForbiddenAddressError(f"{place.host}, port {place.port}, is not in exporter.allow_targets")
+
+
+def _proxy_headers(ask: HttpAsk) -> Headers:
+    user = place_of(ask.proxy).user if ask.proxy is not None else None
+    return (("Proxy-Authorization", basic(user)),) if user is not None else ()
+
+
+def redirected(request: Request, status: int, location: str) -> Request:
+    """Return the request that follows a redirect. Raises AnswerError when it is not to be followed."""
+    try:
+        place = place_of(urljoin(request.place.address, location))
+    except ValueError as error:
+        raise AnswerError(Reason.REDIRECT, f"the place of a redirect {error}") from error
+    headers = request.headers
+    if not place.is_at_home_of(request.place):
+        headers = tuple(pair for pair in headers if not _is_secret(pair[0]))
+    method, body = request.method, request.body
+    if status in _AS_GET and method not in ("GET", "HEAD"):
+        method, body = "GET", None
+        headers = tuple(pair for pair in headers if pair[0].lower() not in _OF_BODY)
+    return replace(request, method=method, place=replace(place, user=None), headers=headers, body=body)
+
+
+def _is_secret(header: str) -> bool:
+    return header.lower() in _STAYS_HOME or is_secret_key(header)
