@@ -4,23 +4,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from time import monotonic, time
+from time import time
 
 from aiohttp import web
 
 from exporter import answers
 from exporter.access import DOOR, Door, add_headers, authenticate, refuse_foreign
-from exporter.blackbox import Probed, blackbox_families
 from exporter.config import WatchConfig
 from exporter.counters import Counters
 from exporter.discovery import Discoverer
 from exporter.document import ConfigError, Mistake
-from exporter.exposition import render
 from exporter.http_sd import groups_of
 from exporter.loading import load_config
-from exporter.negotiation import negotiate
 from exporter.observation import Observation
 from exporter.page import landing_page
+from exporter.probing import Prober
 from exporter.publisher import Publisher
 from exporter.scheduler import Scheduler
 from exporter.scrape import Scrapes
@@ -29,8 +27,6 @@ from exporter.state import WorldState
 from exporter.webconfig import OPEN, WebConfig, load_web_config
 
 CHECK_LIMIT = 50
-SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for the answer's way
-PROBE_LIMIT = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +62,7 @@ class Exporter:
             on_record=self.publisher.on_record,
         )
         self.publisher.scheduler = self.scheduler
+        self.prober = Prober(self.scheduler)
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -79,6 +76,7 @@ class Exporter:
         await self.discoverer.stop()
         await self.publisher.stop()
         await self.scheduler.stop()
+        await self.prober.stop()
 
     async def reload(self) -> None:
         """Read the configuration again. Raises ConfigError and changes nothing when it has mistakes."""
@@ -148,6 +146,7 @@ class Exporter:
         config = self._overrides.shard_of(self._given).of(self.discoverer.merged(self._given))
         await self.publisher.apply(config)
         self.scheduler.apply(config)
+        self.prober.apply(config)
         self.config = config
 
     async def check(self, targets: list[str]) -> Mapping[str, Mapping[str, Observation] | None]:
@@ -175,7 +174,8 @@ def make_app(exporter: Exporter) -> web.Application:
             web.get("/metrics", Scrapes(exporter.world, exporter.counters).answer),
             web.get("/state", _state),
             web.get("/check", _check),
-            web.get("/probe", _probe),
+            web.get("/probe", exporter.prober.answer),
+            web.get("/logs", exporter.prober.logs),
             web.get("/http_sd", _http_sd),
             web.get("/-/healthy", _healthy),
             web.get("/-/ready", _ready),
@@ -199,7 +199,8 @@ async def _count_faults(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 async def _index(request: web.Request) -> web.Response:
-    return web.Response(text=landing_page(request.app[EXPORTER].world), content_type="text/html")
+    exporter = request.app[EXPORTER]
+    return web.Response(text=landing_page(exporter.world, exporter.prober.history), content_type="text/html")
 
 
 async def _state(request: web.Request) -> web.Response:
@@ -221,40 +222,6 @@ async def _check(request: web.Request) -> web.Response:
     else:
         seen = await checks
     return web.json_response(answers.check_of(exporter.world, seen))
-
-
-async def _probe(request: web.Request) -> web.Response:
-    exporter = request.app[EXPORTER]
-    target = request.query.get("target", "")
-    if target not in exporter.world.services:
-        return web.Response(text="there is no such target\n", status=400)
-    limit = _limit(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
-    if limit is None:
-        return web.Response(text="X-Prometheus-Scrape-Timeout-Seconds is not a number\n", status=400)
-    probed = await _probe_once(exporter, target, limit)
-    written = negotiate(request.headers.get("Accept", ""))
-    text = render(blackbox_families(probed), openmetrics=written.openmetrics)
-    return web.Response(body=text.encode(), headers={"Content-Type": written.content_type})
-
-
-async def _probe_once(exporter: Exporter, target: str, limit: float) -> Probed:
-    started = monotonic()
-    names = tuple(exporter.world.services[target].probes)
-    seen = await exporter.scheduler.check(target, within=limit)
-    missing = tuple(name for name in names if name not in seen)
-    return Probed(observations=seen, missing=missing, seconds=monotonic() - started, limit=limit)
-
-
-def _limit(header: str) -> float | None:
-    """Return the seconds a scrape leaves us; None when the header is not a number."""
-    if not header:
-        return PROBE_LIMIT
-    try:
-        seconds = float(header)
-    except ValueError:
-        return None
-    offset = SCRAPE_OFFSET if seconds > 2 * SCRAPE_OFFSET else 0.0
-    return min(seconds - offset, PROBE_LIMIT) if seconds > 0 else None
 
 
 async def _http_sd(request: web.Request) -> web.Response:

@@ -109,6 +109,16 @@ class Gate:
             inside = "an address that is neither public nor"
             raise ForbiddenAddressError(f"{host}, port {port}, leads to {inside} in {LIST}")
 
+    def admit(self, host: str, port: int) -> None:
+        """Raise ForbiddenAddressError when no entry could open *host*, wherever its name leads."""
+        if self.entries is None:
+            return
+        name = host.strip("[]")
+        if _is_literal(name):
+            self.check(name, name, port)
+        elif not self.knows_name(host, port) and all(entry.network is None for entry in self.entries):
+            raise ForbiddenAddressError(f"{host}, port {port}, is not in {LIST}")
+
     def knows_name(self, host: str, port: int) -> bool:
         """Whether an entry for names allows *host*. Addresses, however they are written, are no names."""
         name = host.lower().rstrip(".")
@@ -164,6 +174,14 @@ def _within(network: Network, guard: Network) -> bool:
 def _ends_in_number(host: str) -> bool:
     # 2130706433, 0x7f.1 and 127.1 are addresses to the operating system.
     return bool(_NUMBER.match(host.rpartition(".")[2]))
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def gate_of(entries: Iterable[str]) -> Gate:

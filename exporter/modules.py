@@ -7,12 +7,12 @@ mend, or a warning where the verdict stays the same; nothing is passed over in s
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from exporter.fields import Duration, Pattern, Strict, header_text
+from exporter.fields import Duration, Strict, header_text
+from exporter.kinds.patterns import Re2
 
 _UNITS = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?$")
@@ -28,17 +28,11 @@ def _bytes(value: object) -> object:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def _address(value: str) -> str:
-    ip_address(value)
-    return value
-
-
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 """Bytes, in powers of 1024 as blackbox_exporter counts them."""
-IpAddress = Annotated[str, AfterValidator(_address)]
 TlsVersion = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 Texts = tuple[str, ...]
-Patterns = tuple[Pattern, ...]
+Patterns = tuple[Re2, ...]
 
 
 def _refuse(value: object, info: Any) -> None:
@@ -61,6 +55,7 @@ _UNSUPPORTED = {
     "proxy_from_environment": "is not supported; write proxy_url",
     "no_proxy": "is not supported; write a second module without proxy_url",
     "proxy_connect_header": "is not supported; write the user and the password into proxy_url",
+    "source_ip_address": "is not supported: the route to the target decides; leave it out",
     "labels": "probe_expect_info is not supported; leave labels out",
     "expect_bytes": "is not supported; write expect",
 }
@@ -124,7 +119,7 @@ class HeaderMatch(Strict):
     """What a header of the answer must, or must not, look like."""
 
     header: Annotated[str, Field(min_length=1)]
-    regexp: Annotated[Pattern, Field(min_length=1)]
+    regexp: Re2
     allow_missing: bool = False
 
 
@@ -209,6 +204,8 @@ class HttpModule(Choice):
         given = [way for way in ways if getattr(self, way)]
         if len(given) > 1:
             raise ValueError(f"write one of {' and '.join(given)}, not both")
+        if self.fail_if_ssl and self.fail_if_not_ssl:
+            raise ValueError("fail_if_ssl and fail_if_not_ssl together always fail")
         if self.no_follow_redirects and "follow_redirects" in self.model_fields_set and self.follow_redirects:
             raise ValueError("follow_redirects and no_follow_redirects contradict each other")
         return self
@@ -231,7 +228,7 @@ class HttpModule(Choice):
 class Exchange(Strict):
     """One line of a talk over TCP."""
 
-    expect: Pattern | None = None
+    expect: Re2 | None = None
     send: str | None = None
     starttls: bool = False
     labels: Any = None
@@ -243,10 +240,18 @@ class Exchange(Strict):
 class TcpModule(Choice):
     """The key ``tcp`` of a module."""
 
-    source_ip_address: IpAddress | None = None
+    source_ip_address: str | None = None
     query_response: tuple[Exchange, ...] = ()
     tls: bool = False
     tls_config: TlsConfig = TlsConfig()
+
+    _not_here = field_validator("source_ip_address")(_refuse)
+
+    @model_validator(mode="after")
+    def _one_begin_of_tls(self) -> Self:
+        if self.tls and any(step.starttls for step in self.query_response):
+            raise ValueError("write tls or a step with starttls, not both: a connection begins TLS once")
+        return self
 
 
 class Records(Strict):
@@ -268,11 +273,19 @@ class DnsModule(Choice):
     transport_protocol: Literal["udp", "tcp"] = "udp"
     dns_over_tls: bool = False
     tls_config: TlsConfig = TlsConfig()
-    source_ip_address: IpAddress | None = None
+    source_ip_address: str | None = None
     valid_rcodes: Texts = ()
     validate_answer_rrs: Records = Records()
     validate_authority_rrs: Records = Records()
     validate_additional_rrs: Records = Records()
+
+    _not_here = field_validator("source_ip_address")(_refuse)
+
+    @model_validator(mode="after")
+    def _tls_by_tcp(self) -> Self:
+        if self.dns_over_tls and self.transport_protocol != "tcp":
+            raise ValueError("dns_over_tls needs transport_protocol: tcp")
+        return self
 
 
 class GrpcModule(Choice):
