@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from exporter.fields import Strict
+from exporter.fields import Percent, Strict
 from exporter.kinds import ProbeBase, Tls
 
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
@@ -53,7 +53,7 @@ class ContainerProbe(ProbeBase):
     container: Annotated[str | ComposeContainer, PlainValidator(_read_container)]
     engine: Annotated[str, AfterValidator(_engine)] = "unix:///var/run/docker.sock"
     tls: Tls | None = None
-    max_memory_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # working set of the limit
+    max_memory: Percent | None = None  # working set of the limit
 
     @model_validator(mode="after")
     def _tls_needs_tcp(self) -> Self:

@@ -5,12 +5,10 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from exporter.fields import Duration, RedisUrl
+from exporter.fields import ByteSize, Duration, Percent, RedisUrl
 from exporter.kinds import ProbeBase, Tls
 
 DEFAULT_PORT = 6379
-
-Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class RedisAccess(ProbeBase):
@@ -68,10 +66,10 @@ class RedisProbe(RedisAccess):
     redis: RedisUrl
     role: Literal["master", "replica"] | None = None
     max_lag: Duration | None = None  # since a replica heard of its master, or a master of each replica
-    max_lag_bytes: Annotated[int, Field(ge=0)] | None = None  # of each replica, as the master sees it
+    max_lag_bytes: ByteSize | None = None  # of each replica, as the master sees it
     min_replicas: Annotated[int, Field(ge=1)] | None = None  # of a master
-    max_memory_ratio: Ratio | None = None  # of maxmemory
-    max_clients_ratio: Ratio | None = None  # of maxclients
+    max_memory: Percent | None = None  # of maxmemory
+    max_clients: Percent | None = None  # of maxclients
 
     @model_validator(mode="after")
     def _only_a_master_knows(self) -> Self:

@@ -162,17 +162,17 @@ def _judge(
     # One that is still starting is not unhealthy: the engine says so once its start period is over.
     if _health(state) == "unhealthy":
         return Reason.UNHEALTHY, f"is unhealthy by its own check, which {_last_check(state)}"
-    if config.max_memory_ratio is None:
+    if config.max_memory is None:
         return None
     values = {seen.measure.name: seen.value for seen in readings}
     used, limit = values.get(_WORKING_SET.name), values.get(_MEMORY_LIMIT.name)
     if used is None:
         return Reason.INTERNAL, "the engine does not tell the memory, so the limit cannot be judged"
-    if limit is None or used / limit <= config.max_memory_ratio:
+    if limit is None or used / limit <= config.max_memory:
         return None
     return (
         Reason.LIMIT,
-        f"memory: {used:.0f} of {limit:.0f}, allowed is a share of {config.max_memory_ratio:g}",
+        f"memory: {used:.0f} of {limit:.0f}, allowed are {100 * config.max_memory:g}%",
     )
 
 

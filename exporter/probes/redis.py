@@ -117,7 +117,7 @@ async def _info(peer: Peer, context: Context, progress: Progress) -> Info | None
 
 
 def _needs_info(config: RedisProbe) -> list[str]:
-    keys = ("role", "max_lag", "max_lag_bytes", "min_replicas", "max_memory_ratio", "max_clients_ratio")
+    keys = ("role", "max_lag", "max_lag_bytes", "min_replicas", "max_memory", "max_clients")
     return [key for key in keys if getattr(config, key) is not None]
 
 
@@ -161,8 +161,8 @@ def judge(config: RedisProbe, info: Info) -> Finding | None:
     role = role_of(info)
     if config.role is not None and role != config.role:
         return Reason.ROLE, f"is {role}, expected {config.role}"
-    memory = _over_ratio(info, ("used_memory", "maxmemory"), config.max_memory_ratio, "memory")
-    clients = _over_ratio(info, ("connected_clients", "maxclients"), config.max_clients_ratio, "clients")
+    memory = _over_ratio(info, ("used_memory", "maxmemory"), config.max_memory, "memory")
+    clients = _over_ratio(info, ("connected_clients", "maxclients"), config.max_clients, "clients")
     return memory or clients or _few_replicas(config, info) or _behind(config, info)
 
 
@@ -175,7 +175,7 @@ def _over_ratio(info: Info, keys: tuple[str, str], limit: float | None, what: st
     # Without a maximum there is no share of it.
     if not maximum or used / maximum <= limit:
         return None
-    return Reason.LIMIT, f"{what}: {used:.0f} of {maximum:.0f}, allowed is a share of {limit:g}"
+    return Reason.LIMIT, f"{what}: {used:.0f} of {maximum:.0f}, allowed are {100 * limit:g}%"
 
 
 def _few_replicas(config: RedisProbe, info: Info) -> Finding | None:
