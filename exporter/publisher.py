@@ -95,7 +95,7 @@ class Publisher:
     async def _publish(self, target: str) -> None:
         """Raise the alert of *target*, unless the peers show that it is the exporter that is blind."""
         world = self._scheduler.world
-        guarded = sum(bool(service.probes) for service in world.services.values()) >= GUARD_FROM
+        guarded = world.guarded >= GUARD_FROM
         if guarded and not await self._scheduler.peers_answer(target) and world.blind:
             log.warning("most targets fail at once: the alert of %s is held back", target)
             self.withheld.add(target)

@@ -4,7 +4,7 @@ No I/O and no clock: the times in the observations are all it knows.
 """
 
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -76,13 +76,14 @@ class ProbeState:
         return True
 
     def _succeed(self, observation: Observation) -> None:
-        if not self.down:
-            self.unconfirmed += self._streak_reasons
+        if self.streak:
+            if not self.down:
+                self.unconfirmed.update(self._streak_reasons)
+            self.streak = 0
+            self.streak_began = None
+            self._streak_reasons.clear()
         self.down = False
         self.faults = 0
-        self.streak = 0
-        self.streak_began = None
-        self._streak_reasons = Counter()
         self.last_success = observation
 
     def _fail(self, observation: Observation, reason: Reason) -> None:
@@ -151,15 +152,17 @@ class ServiceState:
     recovered_at: float | None = None  # when it was last up again after it had been down
     probes: dict[str, ProbeState] = field(default_factory=dict)
     process: ProcessFacts | None = None
+    broken: bool = False  # was down and has not been seen up since; what is unknown has not recovered
 
     def record(self, probe: str, observation: Observation) -> Transition | None:
         """Take in what *probe* saw; tell when that changes the verdict."""
         state = self.probes[probe]
+        before = state.down
         if not state.record(observation):
             return None
         if state.kind == "process":
             self.process = self._process_after(observation)
-        return self.rejudge(observation.at)
+        return self.rejudge(observation.at) if state.down is not before else None
 
     def rejudge(self, at: float) -> Transition | None:
         """Decide the verdict anew, after an observation or after probes came or went."""
@@ -167,8 +170,10 @@ class ServiceState:
         if after is before:
             return None
         self.verdict, self.since = after, at
-        if before is Verdict.DOWN and after is Verdict.UP:
-            self.recovered_at = at
+        if after is Verdict.DOWN:
+            self.broken = True
+        elif after is Verdict.UP and self.broken:
+            self.recovered_at, self.broken = at, False
         return Transition(target=self.target, before=before, after=after, at=at)
 
     def _process_after(self, observation: Observation) -> ProcessFacts | None:
@@ -208,7 +213,7 @@ class ServiceState:
     @property
     def failing_now(self) -> bool:
         """Whether any last observation failed, confirmed or not."""
-        return any(probe.failing_now for probe in self.probes.values())
+        return any(probe.streak > 0 for probe in self.probes.values())
 
     @property
     def observed(self) -> bool:
@@ -216,27 +221,44 @@ class ServiceState:
         return all(probe.last is not None for probe in self.probes.values())
 
 
-def is_blind(services: Collection[ServiceState], *, ratio: float, at_least: int) -> bool:
-    """Whether so many targets fail at once that the prober itself is suspected."""
-    watched = [service for service in services if service.probes]
-    failing = sum(service.failing_now for service in watched)
-    return len(watched) >= GUARD_FROM and failing >= at_least and failing > ratio * len(watched)
-
-
 @dataclass(slots=True, kw_only=True)
 class WorldState:
-    """Everything the exporter knows; what is exposed is rendered from this alone."""
+    """Everything the exporter knows; what is exposed is rendered from this alone.
+
+    Services are set by ``watch`` and observed by ``record``: how many of them fail is counted there,
+    because it is asked with every observation.
+    """
 
     started_at: float
     services: dict[str, ServiceState] = field(default_factory=dict)
     edges: dict[tuple[str, str], ProbeState] = field(default_factory=dict)
     blind_ratio: float = 0.5
     blind_at_least: int = 3
+    guarded: int = 0  # services that have probes
+    failing: int = 0  # services with a probe whose last observation failed, confirmed or not
+
+    def watch(self, services: dict[str, ServiceState], edges: dict[tuple[str, str], ProbeState]) -> None:
+        """Know these services and edges from now on, and no others."""
+        self.services, self.edges = services, edges
+        self.guarded = sum(bool(service.probes) for service in services.values())
+        self.failing = sum(service.failing_now for service in services.values())
+
+    def record(self, target: str, probe: str, observation: Observation) -> Transition | None:
+        """Take in what *probe* of *target* saw; tell when that changes the verdict."""
+        service = self.services[target]
+        before = service.failing_now
+        transition = service.record(probe, observation)
+        self.failing += service.failing_now - before
+        return transition
 
     @property
     def blind(self) -> bool:
-        """Whether the prober itself is suspected."""
-        return is_blind(self.services.values(), ratio=self.blind_ratio, at_least=self.blind_at_least)
+        """Whether so many targets fail at once that the prober itself is suspected."""
+        return (
+            self.guarded >= GUARD_FROM
+            and self.failing >= self.blind_at_least
+            and self.failing > self.blind_ratio * self.guarded
+        )
 
     @property
     def ready(self) -> bool:

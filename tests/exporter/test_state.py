@@ -1,6 +1,8 @@
 """The state machine as tables, on a clock that the test moves."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
 from exporter.state import ProbeState, ServiceState, Settings, Transition, Verdict, WorldState
@@ -209,20 +211,67 @@ def test_a_process_that_was_seen_and_is_gone_stays_known_as_gone() -> None:
 def test_the_prober_is_blind_when_most_targets_fail_unconfirmed_failures_included(
     failing: int, healthy: int, blind: bool
 ) -> None:
-    world = WorldState(started_at=EPOCH)
-    for number in range(failing + healthy):
-        state = service("http")
-        state.record("http", seen("x" if number < failing else ".", 1))
-        world.services[f"service-{number}"] = state
+    world = watching(failing + healthy)
+    for number, target in enumerate(world.services):
+        world.record(target, "http", seen("x" if number < failing else ".", 1))
 
     assert world.blind is blind
 
 
-def test_services_without_probes_do_not_dilute_the_share_of_failing_ones() -> None:
+def watching(number: int, *more: ServiceState) -> WorldState:
     world = WorldState(started_at=EPOCH)
+    services = {f"service-{index}": service("http") for index in range(number)}
+    world.watch({**services, **{f"more-{index}": state for index, state in enumerate(more)}}, {})
+    return world
+
+
+def test_services_without_probes_do_not_dilute_the_share_of_failing_ones() -> None:
+    world = watching(3, service(), service(), service())
     for number in range(3):
-        world.services[f"failing-{number}"] = service("http")
-        world.services[f"failing-{number}"].record("http", seen("x", 1))
-        world.services[f"empty-{number}"] = service()
+        world.record(f"service-{number}", "http", seen("x", 1))
 
     assert world.blind
+
+
+def test_what_is_known_of_failing_services_is_counted_anew_when_others_are_watched() -> None:
+    world = watching(4)
+    for number in range(4):
+        world.record(f"service-{number}", "http", seen("x", 1))
+
+    world.watch({name: world.services[name] for name in ("service-0", "service-1")}, {})
+
+    assert (world.guarded, world.failing, world.blind) == (2, 2, False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["http", "tcp"]), st.sampled_from(".xi"))))
+def test_the_count_of_failing_services_is_what_counting_them_gives(steps: list[tuple[int, str, str]]) -> None:
+    world = WorldState(started_at=EPOCH)
+    world.watch({str(number): service("http", "tcp") for number in range(4)}, {})
+
+    for second, (target, probe, code) in enumerate(steps):
+        world.record(str(target), probe, seen(code, second))
+        assert world.failing == sum(state.failing_now for state in world.services.values())
+
+
+@pytest.mark.parametrize(
+    ("codes", "recovered_at"),
+    [
+        (".", None),  # it never was down
+        (".x.", None),
+        (".ii.", None),  # that nobody saw it is no outage
+        (".xx.", EPOCH + 3),
+        (".xxii", None),  # what is unknown has not recovered
+        (".xxii.", EPOCH + 5),  # it was down when it went out of sight
+        (".xxii..", EPOCH + 5),
+        (".xxiixx.", EPOCH + 7),
+        (".xx.ii.", EPOCH + 3),  # it had recovered before it went out of sight
+    ],
+)
+def test_a_service_has_recovered_when_it_is_seen_up_after_it_was_down(
+    codes: str, recovered_at: float | None
+) -> None:
+    state = service("http")
+    for second, code in enumerate(codes):
+        state.record("http", seen(code, second))
+
+    assert state.recovered_at == recovered_at
