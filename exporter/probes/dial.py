@@ -1,6 +1,7 @@
 """Opens connections for probes: resolve, ask the gate, connect, and TLS where wanted."""
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TypeVar
 
 from exporter.probes.certificate import ask_facts, tls_facts
 from exporter.probes.context import Context, Progress
-from exporter.probes.resolver import IpVersion
+from exporter.probes.resolver import IpVersion, literal_version
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
 
@@ -40,7 +41,7 @@ async def dial(
     Closes the phases resolve (names only), connect and tls. Raises OSError; when the peer's
     certificate does not verify, what it showed is in the progress all the same.
     """
-    address = await _address(host, port, context, progress, version)
+    address = await allowed_address(host, port, context, progress, version)
     loop = asyncio.get_running_loop()
     if secure is None:
         transport, protocol = await loop.create_connection(make, address, port)
@@ -59,12 +60,13 @@ async def start_tls(
     transport: asyncio.Transport,
     protocol: asyncio.BaseProtocol,
     secure: Secure,
-    peer: tuple[str, int],
+    peer: tuple[str, int] | None,
     progress: Progress,
 ) -> asyncio.Transport:
     """Shake hands on an open connection and close the phase tls. Raises OSError, the connection closed.
 
-    A certificate that does not verify is asked for once more over a connection of its own to *peer*.
+    A certificate that does not verify is asked for once more over a connection of its own to *peer*;
+    None where a connection does not begin with TLS, and the caller sees to that.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -73,7 +75,7 @@ async def start_tls(
         )
     except BaseException as error:
         transport.abort()
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if peer is not None and isinstance(error, ssl.SSLCertVerificationError):
             progress.tls = await ask_facts(*peer, secure.server_name)
         raise
     if upgraded is None:
@@ -110,6 +112,12 @@ async def dial_stream(
 async def dial_unix(path: str, *, progress: Progress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open the socket file at *path*. Raises OSError."""
     reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.get_extra_info("socket").getpeername()
+    except OSError as error:
+        # A full queue says "try again", which asyncio (and not uvloop) takes for an open connection.
+        writer.transport.abort()
+        raise BlockingIOError(errno.EAGAIN, "its queue of connections is full") from error
     progress.connect()
     return reader, writer
 
@@ -131,10 +139,16 @@ async def dial_socket_file(
     return upgraded, protocol
 
 
-async def _address(
-    host: str, port: int, context: Context, progress: Progress, version: IpVersion | None
+async def allowed_address(
+    host: str, port: int, context: Context, progress: Progress, version: IpVersion | None = None
 ) -> str:
+    """Return the first address of *host* and close the phase resolve (names only).
+
+    Raises ForbiddenAddressError when the gate does not open it.
+    """
+    progress.resolving = True
     addresses = await context.tools.resolver.addresses(host, version)
+    progress.resolving = False
     address = addresses[0]
     if address != host:
         progress.reach("resolve")
@@ -143,3 +157,15 @@ async def _address(
     progress.address = address
     progress.note("connecting to %s, port %s", address, port)
     return address
+
+
+async def preferred_version(
+    host: str, version: IpVersion | None, *, fallback: bool, context: Context, progress: Progress
+) -> IpVersion | None:
+    """Return the IP version to ask for: *version*, unless *host* has the other alone and may fall back."""
+    if version is None or not fallback:
+        return version
+    progress.resolving = True
+    addresses = await context.tools.resolver.addresses(host)
+    progress.resolving = False
+    return version if any(literal_version(address) == version for address in addresses) else None

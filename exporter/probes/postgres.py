@@ -1,0 +1,288 @@
+"""Log in to a PostgreSQL server, send a query, look at its role and its connections.
+
+The protocol is asyncpg's. The connection, and TLS on it, are those of all probes: the driver gets a
+connection that is open already, so that the gate is asked, phases are told, and no bytes without end come in.
+"""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import asyncpg
+
+from exporter.kinds import Tls
+from exporter.kinds.postgres import PostgresProbe
+from exporter.observation import Measure, Outcome, Reading, Reason, TlsFacts
+from exporter.probes import sql
+from exporter.probes.context import Context, Progress, guarded
+from exporter.probes.dial import Opened, Secure, dial, start_tls
+from exporter.probes.sql import RefusedError
+
+CONNECTIONS = Measure(name="postgres_connections", help="Backends of the server that clients use.")
+MAX_CONNECTIONS = Measure(name="postgres_max_connections", help="Connections that the server allows.")
+REPLICA = Measure(name="postgres_is_replica", help="1 when the server is a replica, 0 when it is a primary.")
+LAG = Measure(
+    name="postgres_replication_lag_seconds",
+    help="Age of the last transaction that a replica has replayed; 0 when it has all that it received.",
+)
+
+_TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+_SHARE_FOR_FACTS = 0.25  # of the timeout
+_FACTS = """
+SELECT pg_is_in_recovery(),
+       (SELECT sum(numbackends) FROM pg_stat_database),
+       current_setting('max_connections')::int,
+       CASE WHEN NOT pg_is_in_recovery() THEN NULL
+            WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+            ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
+"""
+_STATES = {  # by SQLSTATE, the longest that fits
+    "28": (Reason.AUTH, "refused the credentials"),
+    "57P03": (Reason.LOADING, ""),
+    "57P01": (Reason.RESET, ""),
+    "57P02": (Reason.RESET, ""),
+    "57014": (Reason.TIMEOUT, ""),
+    "08": (Reason.PROTOCOL, ""),
+}
+
+
+class _Letter(asyncio.Protocol):
+    """Waits for the answer to the wish for TLS."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error or ConnectionResetError())
+            self.answer.exception()  # without TLS nobody waits for it
+
+
+class _Metered(asyncio.Protocol):
+    """Passes the peer's bytes on to the driver, up to a limit."""
+
+    def __init__(self, driver: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        self._driver = driver
+        self._transport = transport
+        self._received = 0
+        self.exceeded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._driver.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > sql.BYTES_LIMIT:
+            self.exceeded = True
+            self._transport.abort()
+        else:
+            self._driver.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._driver.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._driver.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._driver.resume_writing()
+
+
+class _DriverLoop:
+    """The running loop for the driver, in which its one connection is open already."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport: asyncio.Transport | None = transport
+        self.metered: _Metered | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio.get_running_loop(), name)
+
+    async def create_connection(self, make: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:
+        transport, self._transport = self._transport, None
+        if transport is None:  # one attempt; a request to cancel goes without us, by statement_timeout
+            raise ConnectionAbortedError
+        driver = make()
+        self.metered = _Metered(driver, transport)
+        transport.set_protocol(self.metered)
+        self.metered.connection_made(transport)
+        return transport, driver
+
+
+async def probe(config: PostgresProbe, context: Context) -> Outcome:
+    """Log in, ask and leave, once. Never raises: a failure is the outcome."""
+    progress = context.progress()
+    return await guarded(_ask(config, context, progress), progress, context.timeout)
+
+
+async def _ask(config: PostgresProbe, context: Context, progress: Progress) -> Outcome:
+    try:
+        password = sql.password_of(config)
+        transport = await _open(config, context, progress, config.tls)
+    except RefusedError as error:
+        return progress.outcome(error.reason, str(error))
+    except ssl.SSLCertVerificationError:
+        progress.tls = await _shown(config, context)
+        raise
+    except OSError as error:
+        known = sql.outcome_of_error(error, config, progress)
+        if known is None:
+            raise
+        return known
+    loop = _DriverLoop(transport)
+    try:
+        return await _talk(config, context, progress, loop, password)
+    except RefusedError as error:
+        return progress.outcome(error.reason, sql.without(password, str(error)))
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, *sql.GARBLED):
+        return progress.outcome(*_broken(loop, transport))
+    finally:
+        transport.abort()
+
+
+async def _open(
+    config: PostgresProbe, context: Context, progress: Progress, tls: Tls | None
+) -> asyncio.Transport:
+    """Return an open connection that nobody has spoken on but for TLS. Raises OSError or RefusedError."""
+    place = config.address()
+    if place is None:
+        progress.note("connecting to %s", config.socket)
+        opened = await asyncio.get_running_loop().create_unix_connection(Opened, config.socket)
+        progress.connect()
+        return opened[0]
+    transport, letter = await dial(_Letter, *place, context=context, progress=progress)
+    if tls is None:
+        return transport
+    try:
+        await _ask_for_tls(transport, letter)
+        secure = Secure(context=context.tools.tls(tls), server_name=tls.server_name or place[0])
+        return await start_tls(transport, Opened(), secure, None, progress)
+    except BaseException:
+        transport.abort()
+        raise
+
+
+async def _ask_for_tls(transport: asyncio.Transport, letter: _Letter) -> None:
+    transport.write(_TLS_REQUEST)
+    if await letter.answer != b"S":  # and nothing after it: that would be forged
+        raise RefusedError(Reason.TLS_HANDSHAKE, "the server does not speak TLS")
+
+
+async def _shown(config: PostgresProbe, context: Context) -> TlsFacts | None:
+    """Shake hands once more without verifying, and keep what the certificate says; nothing is sent by it."""
+    aside = Progress()
+    unverified = (config.tls or Tls()).model_copy(update={"verify": False})
+    try:
+        async with asyncio.timeout(context.timeout * _SHARE_FOR_FACTS):
+            (await _open(config, context, aside, unverified)).abort()
+    except (OSError, RefusedError):
+        return None
+    return aside.tls
+
+
+async def _talk(
+    config: PostgresProbe, context: Context, progress: Progress, loop: _DriverLoop, password: str
+) -> Outcome:
+    connection = await _log_in(config, loop, password)
+    progress.note("logged in as %s", config.user_name())
+    try:
+        rows = await _query(connection, config.query, context)
+        progress.note("the query gave %d rows", len(rows))
+        facts = await _facts(connection, context, progress)
+    finally:
+        connection.terminate()
+    progress.reach("processing")
+    readings = (*sql.readings_of(rows), *_readings(facts))
+    failure = _wrong_role(facts, config) or sql.judge(rows, config.expect)
+    return progress.outcome(*(failure or (None, f"{len(rows)} rows")), readings=readings)
+
+
+async def _log_in(config: PostgresProbe, loop: _DriverLoop, password: str) -> Any:
+    try:
+        return await asyncpg.connect(
+            # All is said here, so that no variable of the environment and no file of libpq's speaks too.
+            host="the connection that is open",
+            port=config.default_port(),
+            user=config.user_name(),
+            password=password,
+            database=config.database() or config.user_name(),
+            ssl=False,
+            target_session_attrs="any",
+            statement_cache_size=0,  # a pooler between us and the server knows no prepared statements
+            server_settings={"application_name": "soulfra-monitor"},
+            loop=loop,
+        )
+    except asyncpg.PostgresError as error:
+        raise _refused(error, Reason.STATUS) from error
+
+
+async def _query(connection: Any, query: str, context: Context) -> Sequence[Sequence[Any]]:
+    """Return the rows, so many at most. Raises RefusedError."""
+    try:
+        await connection.execute(
+            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {sql.statement_limit(context)}"
+        )
+        cursor = await connection.cursor(query)
+        rows: Sequence[Sequence[Any]] = await cursor.fetch(sql.ROWS_LIMIT)
+        await connection.execute("ROLLBACK")
+    except asyncpg.PostgresError as error:
+        raise _refused(error, Reason.QUERY) from error
+    return rows
+
+
+async def _facts(connection: Any, context: Context, progress: Progress) -> Sequence[Any]:
+    """Return replica or not, connections, their limit and the lag; nothing where the server cannot tell."""
+    try:
+        rows = await _query(connection, _FACTS, context)
+    except RefusedError as error:
+        progress.note("does not tell its role and connections: %s", error)
+        return ()
+    return rows[0] if rows else ()
+
+
+def _readings(facts: Sequence[Any]) -> tuple[Reading, ...]:
+    measures = (REPLICA, CONNECTIONS, MAX_CONNECTIONS, LAG)
+    return tuple(
+        Reading(measure, float(value))
+        for measure, value in zip(measures, facts, strict=False)
+        if value is not None
+    )
+
+
+def _wrong_role(facts: Sequence[Any], config: PostgresProbe) -> tuple[Reason, str] | None:
+    if config.role is None and config.max_lag is None:
+        return None
+    if not facts:
+        return Reason.ROLE, "does not tell its role"
+    replica, _, _, lag = facts
+    role = "replica" if replica else "primary"
+    if config.role not in (None, role):
+        return Reason.ROLE, f"is a {role}, expected {config.role}"
+    if config.max_lag is not None and lag is not None and float(lag) > config.max_lag:
+        return Reason.LIMIT, f"lags {float(lag):.1f} s behind, allowed are {config.max_lag:g} s"
+    return None
+
+
+def _refused(error: asyncpg.PostgresError, otherwise: Reason) -> RefusedError:
+    state = str(error.sqlstate or "")
+    fits = [known for known in _STATES if state.startswith(known)]
+    reason, detail = _STATES[max(fits, key=len)] if fits else (otherwise, "")
+    said = str(getattr(error, "message", None) or error)
+    return RefusedError(reason, detail or f"{said} ({state})")
+
+
+def _broken(loop: _DriverLoop, transport: asyncio.Transport) -> tuple[Reason, str]:
+    if loop.metered is not None and loop.metered.exceeded:
+        return Reason.TOO_LARGE, f"the answer has more than {sql.BYTES_LIMIT} bytes"
+    if transport.is_closing():
+        return Reason.RESET, "the connection was dropped"
+    return Reason.PROTOCOL, "the answer is not PostgreSQL's protocol"

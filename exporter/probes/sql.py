@@ -1,0 +1,118 @@
+"""What the probes of databases have in common: the password, the limits, the judgement of rows."""
+
+import math
+import os
+import struct
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from exporter.fields import Scalar
+from exporter.kinds.sql import Between, SqlExpect, SqlProbe
+from exporter.observation import Measure, Outcome, Reading, Reason
+from exporter.probes.context import Context, Progress
+from exporter.probes.unix import failure_of_path
+
+VALUE = Measure(
+    name="sql_value", help="First column of the first row of the query's last answer, when it is a number."
+)
+
+ROWS_LIMIT = 1000
+BYTES_LIMIT = 1 << 20
+_PASSWORD_LIMIT = 4096
+_SHOWN = 60  # characters of a value in a detail
+GARBLED = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError, struct.error),
+)
+"""What drivers raise, besides their own errors, over bytes that are not their protocol."""
+
+
+class RefusedError(Exception):
+    """The server does not do what it is asked."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def password_of(config: SqlProbe) -> str:
+    """Return the password, or nothing. Raises RefusedError when its file cannot be used."""
+    if config.password is not None:
+        return config.password.get_secret_value()
+    if config.password_file is None:
+        return config.url_password()
+    try:
+        handle = os.open(config.password_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            text = os.read(handle, _PASSWORD_LIMIT).decode().rstrip("\r\n")
+        finally:
+            os.close(handle)
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise RefusedError(Reason.INTERNAL, f"the password file cannot be used: {told}") from error
+    if not text:
+        raise RefusedError(Reason.INTERNAL, "the password file is empty")
+    return text
+
+
+def without(secret: str, text: str) -> str:
+    """Return *text* without *secret*: a server may repeat what it was sent."""
+    return text.replace(secret, "***") if secret else text
+
+
+def outcome_of_error(error: OSError, config: SqlProbe, progress: Progress) -> Outcome | None:
+    """Say what is wrong with the socket file, when there is one and it is at fault."""
+    known = failure_of_path(config.socket, error) if config.socket and not progress.connected else None
+    return progress.outcome(*known) if known is not None else None
+
+
+def statement_limit(context: Context) -> int:
+    """Return the milliseconds that the server may spend on a statement: it ends it before we give up."""
+    return max(1, int(context.timeout * 900))
+
+
+def judge(rows: Sequence[Sequence[Any]], expect: SqlExpect) -> tuple[Reason, str] | None:
+    """Say what is wrong with the answer to the query."""
+    count = len(rows)
+    if expect.rows is not None and not expect.rows.holds(count):
+        many = f"{ROWS_LIMIT} rows or more" if count >= ROWS_LIMIT else f"{count} rows"
+        return Reason.ANSWER, f"{many}, expected {expect.rows}"
+    if not expect.asks_for_value():
+        return None
+    if not rows or not len(rows[0]):
+        return Reason.ANSWER, "no row, so no value"
+    value = rows[0][0]
+    if _fits(value, expect.value):
+        return None
+    return Reason.ANSWER, f"is {str(value)[:_SHOWN]}, expected {expect.value}"
+
+
+def readings_of(rows: Sequence[Sequence[Any]]) -> tuple[Reading, ...]:
+    """Return the value of the query, when it is a number."""
+    number = _number(rows[0][0]) if rows and len(rows[0]) else None
+    return () if number is None else (Reading(VALUE, number),)
+
+
+def _fits(value: Any, wanted: Between | Scalar) -> bool:
+    number = _number(value)
+    if isinstance(wanted, Between):
+        return number is not None and wanted.holds(number)
+    if wanted is None or value is None:
+        return wanted is None and value is None
+    if isinstance(wanted, bool):
+        return number is not None and number == wanted
+    if isinstance(wanted, int | float):
+        return number is not None and number == float(wanted)
+    return _text(value) == wanted
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float | Decimal):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
