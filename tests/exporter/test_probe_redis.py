@@ -241,8 +241,7 @@ async def test_a_server_that_loads_its_data_says_so(start: Start, context: Conte
         await client.mset({f"key-{number}": "x" * 50 for number in range(4000)})
         await client.save()
         folder = (await client.config_get("dir"))["dir"]
-        with suppress(ConnectionError):
-            await client.shutdown(nosave=True)
+    server.process.kill()
     again = await start("--dir", folder, *slowly)
 
     outcome = await ask(context, again.url)
