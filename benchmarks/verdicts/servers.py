@@ -276,6 +276,7 @@ async def _hang_up(_: Reader, __: Writer) -> None:
 
 
 async def _reset_on_accept(_: Reader, writer: Writer) -> None:
+    await asyncio.sleep(0.1)  # sooner, it is chance whether connecting succeeds
     reset(writer)
 
 

@@ -6,12 +6,14 @@ import socket
 import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
 from time import monotonic
 from typing import Any
 
 from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds import Tls
-from exporter.observation import Outcome, Reason, TlsFacts, shorten
+from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
 from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import redact
 
@@ -95,16 +97,22 @@ class Progress:
     """How far a probe has come; tells a refused connection from a silent one."""
 
     started: float = field(default_factory=monotonic)
+    ends: float = inf  # when its time is over
     resolving: bool = False  # waits for the address of a name
     connected: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     address: str = ""
     tls: TlsFacts | None = None
+    http: HttpFacts | None = None  # of an answer that ended before its end
     notes: list[Note] | None = None
     _reached: float = 0.0
 
     def __post_init__(self) -> None:
         self._reached = self.started
+
+    def left(self) -> float:
+        """Return the seconds that remain."""
+        return max(0.0, self.ends - monotonic())
 
     def reach(self, phase: str) -> None:
         """Close *phase* with the time since the one before; a phase that comes again adds up."""
@@ -127,17 +135,23 @@ class Progress:
         """Make the outcome with all that was learnt on the way."""
         return Outcome(
             reason=reason,
-            detail=shorten(redact(detail)),
+            detail=_told(detail),
             phases=self.phases,
             address=self.address,
             tls=self.tls,
-            **more,
+            **{"http": self.http, **more},
         )
+
+
+@lru_cache(maxsize=256)  # most answers say the same again, and redaction costs as much as parsing them
+def _told(detail: str) -> str:
+    return shorten(redact(detail))
 
 
 async def guarded(work: Coroutine[Any, Any, Outcome], progress: Progress, limit: float) -> Outcome:
     """Run *work* for at most *limit* seconds; a network failure becomes its outcome."""
     deadline = asyncio.timeout(limit)
+    progress.ends = progress.started + limit
     try:
         async with deadline:
             return await work

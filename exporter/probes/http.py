@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 
 from pydantic import SecretStr
 
 from exporter.kinds.http import HttpAsk, HttpProbe
-from exporter.observation import HttpFacts, Outcome, Reason
+from exporter.observation import Outcome, Reason
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.http_ask import Request, Visit, basic, place_of, visit, with_defaults
+from exporter.probes.http_ask import Request, Visit, basic, facts_of, place_of, visit, with_defaults
 from exporter.probes.http_judge import Finding, Judge
-from exporter.probes.http_wire import Answer, AnswerError, Wish
+from exporter.probes.http_wire import AnswerError, Wish
 from exporter.probes.own_files import OwnFileError, read_own, read_secret
 from soulfra_monitor import __version__
 
@@ -33,10 +32,10 @@ class Plan:
 
     def __init__(self, ask: HttpAsk, address: str, *, keep_body: bool = False) -> None:
         self.ask = ask
-        self.judge = Judge(ask.expect, ask.body_limit)
+        self.judge = Judge(ask.expect, ask.body_limit, unpacks=ask.compression is not None)
         self.wish = Wish(
             body_for=self.judge.statuses,
-            keep_body=keep_body or ask.expect.of_body,
+            keep_body=keep_body or self.judge.looks_at_body,
             body_limit=ask.body_limit,
         )
         self._address = address
@@ -89,30 +88,6 @@ async def judged(judge: Judge, seen: Visit) -> Finding | None:
 def verdict_of(error: AnswerError | OwnFileError) -> Finding:
     """Return reason and detail of what ended a probe."""
     return (error.reason, error.detail) if isinstance(error, AnswerError) else (Reason.INTERNAL, str(error))
-
-
-def facts_of(seen: Visit) -> HttpFacts:
-    """Return what is told of the last answer."""
-    answer = seen.answer
-    return HttpFacts(
-        status=answer.status,
-        version=answer.version,
-        redirects=seen.redirects,
-        content_length=answer.content_length,
-        body_bytes=answer.body_bytes,
-        last_modified=_last_modified(answer),
-        secure=seen.place.secure,
-    )
-
-
-def _last_modified(answer: Answer) -> float | None:
-    text = answer.value("last-modified")
-    if not text:
-        return None
-    try:
-        return parsedate_to_datetime(text[:64]).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _reads_files(ask: HttpAsk) -> bool:

@@ -4,12 +4,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from exporter.gate import ForbiddenAddressError
 from exporter.kinds.http import HttpAsk
-from exporter.observation import Reason
+from exporter.observation import HttpFacts, Reason
 from exporter.probes.context import Context, Progress
 from exporter.probes.cookies import Cookies
 from exporter.probes.dial import Secure, dial, dial_socket_file, preferred_version, start_tls
@@ -116,6 +117,30 @@ class Visit:
     redirects: int
 
 
+def facts_of(seen: Visit) -> HttpFacts:
+    """Return what is told of the last answer."""
+    answer = seen.answer
+    return HttpFacts(
+        status=answer.status,
+        version=answer.version,
+        redirects=seen.redirects,
+        content_length=answer.content_length,
+        body_bytes=answer.body_bytes,
+        last_modified=_last_modified(answer),
+        secure=seen.place.secure,
+    )
+
+
+def _last_modified(answer: Answer) -> float | None:
+    text = answer.value(b"last-modified")
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text[:64]).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def basic(user_and_password: str) -> str:
     """Return the value of Authorization for USER:PASSWORD."""
     return f"Basic {b64encode(user_and_password.encode()).decode()}"
@@ -147,14 +172,15 @@ async def visit(
     redirects = 0
     home = request.place.host
     while True:
-        answer = await _send(request, wire, Way(ask, home, context, progress), wish, cookies)
+        answer = await _send(request, wire, Way(ask, home, context, progress, redirects), wish, cookies)
         progress.note("answered %d by HTTP/%s", answer.status, answer.version)
         if cookies is not None:
-            cookies.take(request.place.host, answer.values("set-cookie"), secure=request.place.secure)
-        location = answer.value("location")
+            cookies.take(request.place.host, answer.values(b"set-cookie"), secure=request.place.secure)
+        location = answer.value(b"location")
         if not ask.redirects or answer.status not in _FOLLOWED or not location:
             return Visit(answer=answer, place=request.place, redirects=redirects)
         if redirects == ask.redirects:
+            progress.http = facts_of(Visit(answer=answer, place=request.place, redirects=redirects))
             raise AnswerError(Reason.REDIRECT, f"more than {ask.redirects} redirects")
         redirects += 1
         request, wire = redirected(request, answer.status, location), None
@@ -171,6 +197,7 @@ class Way:
     home: str  # the host that was asked first
     context: Context
     progress: Progress
+    redirects: int = 0  # so far
 
     def secure(self, place: Place) -> Secure | None:
         """Return what TLS to *place* needs. Raises AnswerError when one of our own files cannot be used."""
@@ -201,6 +228,11 @@ async def _send(
     transport, exchange = await _open(make, place, way)
     try:
         return await exchange.answer
+    except BaseException:
+        if exchange.head is not None:
+            seen = Visit(answer=exchange.head, place=place, redirects=way.redirects)
+            way.progress.http = facts_of(seen)
+        raise
     finally:
         transport.abort()
 

@@ -15,6 +15,7 @@ from exporter.probes.http_wire import Answer
 
 Finding = tuple[Reason, str]
 Check = Callable[[Any], str | None]
+HeaderSearch = tuple[bytes, Any, bool]  # name, pattern, whether a missing one fails
 
 _CHARSET = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _OTHER_CHARSETS = frozenset({"iso-8859-1", "latin-1", "iso-8859-15", "windows-1252", "utf-16"})
@@ -28,8 +29,9 @@ MISSING: Any = object()
 class Judge:
     """The expectations of one probe, made ready once."""
 
-    def __init__(self, expect: HttpExpect, body_limit: int) -> None:
+    def __init__(self, expect: HttpExpect, body_limit: int, *, unpacks: bool = False) -> None:
         self.statuses = frozenset(_statuses(expect.status))
+        self.looks_at_body = expect.of_body or unpacks  # who asks for a packed body wants it whole
         self._expect = expect
         self._body_limit = body_limit
         self._headers = _header_checks(expect.headers, missing_fails=True)
@@ -55,7 +57,7 @@ class Judge:
 
     def body(self, answer: Answer) -> Finding | None:
         """Say what is wrong with the body, or None."""
-        if not self._expect.of_body:
+        if not self.looks_at_body:
             return None
         unpacked = unpack(answer, self._body_limit)
         if isinstance(unpacked, tuple):
@@ -85,13 +87,13 @@ def compiled(pattern: str) -> Any:
 
 def unpack(answer: Answer, limit: int) -> bytes | Finding:
     """Return the body without its Content-Encoding, at most *limit* bytes, or what is wrong."""
-    encoding = answer.value("content-encoding").strip().lower()
+    encoding = answer.value(b"content-encoding").strip().lower()
     if encoding in ("", "identity") or not answer.body:
         return answer.body
     if encoding not in _PACKED:
         return Reason.PROTOCOL, f"the body is packed in a way that was not asked for: {shorten(encoding, 20)}"
     try:
-        unpacker = zlib.decompressobj(_PACKED[encoding])
+        unpacker = zlib.decompressobj(_window(encoding, answer.body))
         body = unpacker.decompress(answer.body, limit + 1)
     except zlib.error:
         return Reason.PROTOCOL, f"the body is not valid {encoding}"
@@ -100,6 +102,13 @@ def unpack(answer: Answer, limit: int) -> bytes | Finding:
     if not unpacker.eof:
         return Reason.PROTOCOL, f"the body is not valid {encoding}"
     return body
+
+
+def _window(encoding: str, body: bytes) -> int:
+    bits = _PACKED[encoding]
+    framed = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
+    # Many servers leave the frame of zlib out that deflate should have.
+    return bits if encoding != "deflate" or framed else -bits
 
 
 def parse_json(body: bytes) -> tuple[object, Finding | None]:
@@ -134,31 +143,33 @@ def _statuses(wanted: Iterable[int | str]) -> Iterable[int]:
 
 def _header_checks(
     wanted: Mapping[str, tuple[HeaderCheck, ...]], *, missing_fails: bool
-) -> list[tuple[str, Any, bool]]:
+) -> list[HeaderSearch]:
     return [
-        (name, compiled(check.matches), missing_fails if check.optional is None else not check.optional)
+        (
+            name.lower().encode(),
+            compiled(check.matches),
+            missing_fails if check.optional is None else not check.optional,
+        )
         for name, checks in wanted.items()
         for check in checks
     ]
 
 
-def _check_headers(
-    checks: list[tuple[str, Any, bool]], answer: Answer, *, must_match: bool
-) -> Finding | None:
+def _check_headers(checks: list[HeaderSearch], answer: Answer, *, must_match: bool) -> Finding | None:
     for name, pattern, missing_fails in checks:
-        values = answer.values(name.lower())
+        values = answer.values(name)
         if not values and missing_fails:
-            return Reason.HEADER, f"header {name} is missing"
+            return Reason.HEADER, f"header {name.decode()} is missing"
         if values and any(pattern.search(value.encode()) for value in values) is not must_match:
             # The value stays out: headers carry secrets.
-            return Reason.HEADER, f"header {name} " + (
+            return Reason.HEADER, f"header {name.decode()} " + (
                 "does not match" if must_match else "matches what it must not"
             )
     return None
 
 
 def _utf8(body: bytes, answer: Answer) -> bytes:
-    found = _CHARSET.search(answer.value("content-type"))
+    found = _CHARSET.search(answer.value(b"content-type"))
     charset = found[1].lower() if found else ""
     return body.decode(charset, "replace").encode() if charset in _OTHER_CHARSETS else body
 

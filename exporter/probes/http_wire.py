@@ -49,14 +49,16 @@ class Answer:
     body_bytes: int = 0  # as they came, packed or not
     body: bytes = b""
 
-    def values(self, name: str) -> list[str]:
+    def values(self, name: bytes) -> list[str]:
         """Return every value of a header, *name* in small letters."""
-        wanted = name.encode()
-        return [value.decode("utf-8", "replace") for key, value in self.headers if key == wanted]
+        return [value.decode("utf-8", "replace") for key, value in self.headers if key == name]
 
-    def value(self, name: str) -> str:
+    def value(self, name: bytes) -> str:
         """Return the first value of a header, or nothing."""
-        return next(iter(self.values(name)), "")
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("utf-8", "replace")
+        return ""
 
 
 class Exchange(asyncio.Protocol):
@@ -80,6 +82,11 @@ class Exchange(asyncio.Protocol):
         self._head_done = False
         self._until_close = False
         self._over = False
+
+    @property
+    def head(self) -> Answer | None:
+        """What has come so far, once the head is whole."""
+        return self._got if self._head_done else None
 
     def connection_made(self, transport: Any) -> None:
         """Send the request."""
