@@ -14,6 +14,7 @@ import click
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
 from exporter.fields import check_address, check_shard, is_loopback, split_address
+from exporter.limits import raise_open_files
 from exporter.loading import load_config
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def exporter(
     # Here, because --help and mistakes in the configuration need none of it.
     import uvloop  # noqa: PLC0415
 
+    raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config_file, config, address, web_config_file, shard))
 
