@@ -15,7 +15,7 @@ from exporter.state import WorldState
 
 AT_ONCE = 8  # scrapes; more are told to come again
 LIMIT = 30.0  # seconds after which a scraper that does not read is given up
-SENT = 128 * 1024  # characters that go out together
+SENT = 65536  # characters that go out together
 _GZIP = 31  # zlib's way to say gzip
 
 

@@ -7,7 +7,7 @@ that two scrapes can read at their own pace.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic
@@ -38,7 +38,7 @@ from exporter.observation import Measure, Observation, Reading
 from exporter.state import ProbeState, ServiceState, Settings, Verdict, WorldState
 
 HOLD = 0.001  # seconds a scrape may hold the loop before everything else has its turn
-PIECE = 256  # services or probes whose lines are joined in one go
+PIECE = 128  # services or probes whose lines are joined in one go
 FRESH_INTERVALS, FRESH_SECONDS = 3, 30.0  # as in the rule SoulfraProbeStale
 
 _METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
@@ -113,12 +113,21 @@ EDGES = Runs(
 class Snapshot:
     """Everything that is exposed of the services, at one moment."""
 
-    services: dict[str, ServiceBlock] = field(default_factory=dict)
-    probes: dict[Key, RunBlock] = field(default_factory=dict)
-    edges: dict[Key, RunBlock] = field(default_factory=dict)
+    services: list[ServiceBlock] = field(default_factory=list)
+    probes: list[RunBlock] = field(default_factory=list)
+    edges: list[RunBlock] = field(default_factory=list)
     readings: dict[str, tuple[Title, list[str]]] = field(default_factory=dict)  # by the name of the samples
     refused: int = 0
     blind: bool = False
+
+
+@dataclass(slots=True)
+class Kept:
+    """The newest lines of everything, for the next snapshot."""
+
+    services: dict[str, ServiceBlock] = field(default_factory=dict)
+    probes: dict[Key, RunBlock] = field(default_factory=dict)
+    edges: dict[Key, RunBlock] = field(default_factory=dict)
 
 
 class Pace:
@@ -140,44 +149,47 @@ class Snapshots:
     def __init__(self, world: WorldState, counters: Counters) -> None:
         self._world = world
         self._counters = counters
-        self._kept = Snapshot()
+        self._kept = Kept()
         self._taking = asyncio.Lock()
 
     async def take(self) -> Snapshot:
         """Return everything as it is now. Of two who ask at once the second finds most of it ready."""
         async with self._taking:
-            self._kept = await self._make()
-            return self._kept
+            return await self._make()
 
     async def _make(self) -> Snapshot:
-        world, kept, pace = self._world, self._kept, Pace()
+        world, pace = self._world, Pace()
         services, edges = list(world.services.items()), list(world.edges.items())
-        taken = Snapshot(blind=world.blind)
+        # What is replaced is let go one by one: to free thousands at once would hold the loop.
+        old, self._kept = self._kept, Kept()
+        kept, taken = self._kept, Snapshot(blind=world.blind)
         for target, service in services:
-            taken.services[target] = _service_block(kept.services.get(target), service)
+            kept.services[target] = written = _service_block(old.services.pop(target, None), service)
+            taken.services.append(written)
             for name, state in service.probes.items():
                 key = target, name
-                taken.probes[key] = block = _run_block(PROBES, kept.probes.get(key), key, state)
+                kept.probes[key] = block = _run_block(PROBES, old.probes.pop(key, None), key, state)
+                taken.probes.append(block)
                 _gather(taken, block)
             await pace.keep()
         for key, state in edges:
-            taken.edges[key] = _run_block(EDGES, kept.edges.get(key), key, state)
+            kept.edges[key] = block = _run_block(EDGES, old.edges.pop(key, None), key, state)
+            taken.edges.append(block)
             await pace.keep()
         return taken
 
     def pieces(self, taken: Snapshot, *, openmetrics: bool) -> Iterator[str]:
         """Write *taken* and the exporter's own metrics, each piece whole lines and quickly made."""
-        services = list(taken.services.values())
-        service_rows = [block.texts for block in services]
+        service_rows = [block.texts for block in taken.services]
         yield from _columns(SERVICE_TITLES, service_rows, openmetrics=openmetrics)
         yield from _of_runs(PROBES, taken.probes, openmetrics=openmetrics)
-        process_rows = [block.process for block in services if block.process]
+        process_rows = [block.process for block in taken.services if block.process]
         yield from _columns(PROCESS_TITLES, process_rows, openmetrics=openmetrics)
         for _, (title, lines) in sorted(taken.readings.items()):
             yield from _column(title, lines, openmetrics=openmetrics)
         yield from _of_runs(EDGES, taken.edges, openmetrics=openmetrics)
         own = exporter_families(
-            blind=taken.blind, targets=len(services), refused=taken.refused, counters=self._counters
+            blind=taken.blind, targets=len(taken.services), refused=taken.refused, counters=self._counters
         )
         for family in own:
             yield from family.lines(openmetrics=openmetrics)
@@ -185,8 +197,7 @@ class Snapshots:
             yield END_OF_OPENMETRICS
 
 
-def _of_runs(runs: Runs, blocks: Mapping[Key, RunBlock], *, openmetrics: bool) -> Iterator[str]:
-    rows = list(blocks.values())
+def _of_runs(runs: Runs, rows: Sequence[RunBlock], *, openmetrics: bool) -> Iterator[str]:
     yield from _columns(runs.titles, [block.texts for block in rows], openmetrics=openmetrics)
     yield from _column(runs.failure_title, [block.failures for block in rows], openmetrics=openmetrics)
     yield from _columns(runs.rhythm_titles, [block.rhythm for block in rows], openmetrics=openmetrics)
