@@ -13,6 +13,7 @@ from zlib import crc32
 import yaml
 
 from exporter.config import Service
+from exporter.document import LOADER, check_depth
 from exporter.fields import NAME
 from exporter.template import MissingLabelError, Target, fill
 
@@ -78,7 +79,7 @@ def parse(text: bytes, *, is_json: bool) -> Found:
     if len(text) > limit:
         raise SourceError(Failure.TOO_LARGE, f"it has more than {limit // 2**20} MiB")
     try:
-        data = json.loads(text) if is_json else yaml.load(text, Loader=_NoAliases)  # noqa: S506 - a safe loader
+        data = json.loads(text) if is_json else _yaml(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise SourceError(Failure.FORMAT, f"it is not valid {'JSON' if is_json else 'YAML'}") from error
     if data is None and not is_json:
@@ -88,13 +89,9 @@ def parse(text: bytes, *, is_json: bool) -> Found:
     return _found(data)
 
 
-class _NoAliases(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # one of two classes
-    """Refuses aliases: a few bytes of them make billions of values."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
-        return super().compose_node(parent, index)
+def _yaml(text: bytes) -> Any:
+    check_depth(text, aliases=False)
+    return yaml.load(text, Loader=LOADER)  # noqa: S506 - it is a safe one
 
 
 def _found(groups: list[Any]) -> Found:

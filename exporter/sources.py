@@ -107,7 +107,5 @@ def _check_probe_template(service: Mapping[str, Any], place: tuple[str | int, ..
     if not isinstance(probe, dict) or not any(kind in probe for kind in NETWORK_KINDS):
         raise ValueError(f"templates are for probes of the kinds {', '.join(NETWORK_KINDS)} only")
     named = [part for part in place[2:] if isinstance(part, str)]
-    if any(part.endswith(("_file", "_env")) for part in named):
-        raise ValueError(
-            f"{'.'.join(named)} must not come from elsewhere: it names a file or a variable here"
-        )
+    if any(part.endswith(_OURS) for part in named):
+        raise ValueError(f"{'.'.join(named)} names something of this machine; no template may choose it")
