@@ -8,6 +8,7 @@ import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any, Literal
@@ -186,6 +187,7 @@ class Resolver:
         self._dns._channel.reinit()  # noqa: SLF001 - the only way it offers
 
 
+@lru_cache(maxsize=4096)
 def literal_version(host: str) -> IpVersion | None:
     """Return the IP version of a literal address; None for a name."""
     if ":" not in host and not host[-1:].isdigit():
