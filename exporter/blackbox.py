@@ -10,6 +10,12 @@ from exporter.probes.resolver import literal_version
 
 _HTTP_PHASES = ("resolve", "connect", "tls", "processing", "transfer")
 _BY_PATTERN = {"http": (Reason.HEADER, Reason.BODY), "tcp": (Reason.ANSWER,)}
+_PHASES = {
+    "dns": {"resolve": ("resolve",), "connect": ("connect", "tls"), "request": ("processing",)},
+    "grpc": {"resolve": ("resolve",), "check": ("connect", "tls", "processing")},
+}
+"""What blackbox_exporter calls a part of the time, and which phases of ours that is."""
+_KNOWN_THERE = ("dns_", "grpc_")  # readings that have the same names there but for the beginning
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
 
 
@@ -42,7 +48,11 @@ class Probed:
 
 
 def blackbox_families(probed: Probed) -> Iterator[Family]:
-    """All metrics of one ``/probe`` answer; nothing is left from the one before."""
+    """All metrics of one ``/probe`` answer that have a value; nothing is left from the one before."""
+    return (family for family in _families(probed) if family.samples)
+
+
+def _families(probed: Probed) -> Iterator[Family]:
     outcomes = [seen.outcome for seen in probed.observations.values()]
     yield from _of_the_run(probed)
     yield from _of_the_way(outcomes)
@@ -50,6 +60,10 @@ def blackbox_families(probed: Probed) -> Iterator[Family]:
     http = probed.outcome("http")
     if http is not None:
         yield from _of_http(http)
+    for kind in _PHASES:
+        outcome = probed.outcome(kind)
+        if outcome is not None:
+            yield from _of_prober(kind, outcome)
     yield from _of_tls([outcome.tls for outcome in outcomes if outcome.tls is not None])
     yield from _of_readings(probed)
 
@@ -122,6 +136,22 @@ def _of_http(outcome: Outcome) -> Iterator[Family]:
     )
 
 
+def _of_prober(kind: str, outcome: Outcome) -> Iterator[Family]:
+    phases = [
+        (label(phase=phase), sum(outcome.phases.get(part, 0.0) for part in parts))
+        for phase, parts in _PHASES[kind].items()
+    ]
+    yield _gauge(f"probe_{kind}_duration_seconds", f"Duration of {kind} request by phase", phases)
+    if kind == "dns":
+        yield _one(
+            "probe_dns_query_succeeded",
+            "Displays whether or not the query was executed successfully",
+            int(bool(outcome.readings)),
+        )
+    else:
+        yield _one("probe_grpc_ssl", "Indicates if SSL was used for the connection", int(bool(outcome.tls)))
+
+
 def _of_tls(shown: list[TlsFacts]) -> Iterator[Family]:
     if not shown:
         return
@@ -152,14 +182,17 @@ def _of_tls(shown: list[TlsFacts]) -> Iterator[Family]:
 
 
 def _of_readings(probed: Probed) -> Iterator[Family]:
-    """Tell what a kind measures beyond the above, under names of our own."""
+    """Tell what a kind measures beyond the above, where blackbox_exporter has no name under one of ours."""
     families: dict[str, tuple[str, list[tuple[str, float]]]] = {}
     for name, seen in probed.observations.items():
         for reading in seen.outcome.readings:
             measure = reading.measure
             labels = dict(zip(measure.labels, reading.labels, strict=True))
-            sample = (label(probe=name, **labels), reading.value)
-            families.setdefault(f"soulfra_{measure.name}", (measure.help, []))[1].append(sample)
+            theirs = measure.name.startswith(_KNOWN_THERE)
+            own = {} if theirs else {"probe": name}
+            sample = (label(**own, **labels), reading.value)
+            metric = f"probe_{measure.name}" if theirs else f"soulfra_{measure.name}"
+            families.setdefault(metric, (measure.help, []))[1].append(sample)
     for name, (text, samples) in families.items():
         yield _gauge(name, text, samples)
 

@@ -58,7 +58,7 @@ def milliseconds(seconds: float) -> str:
 
 def _lines(one: Look) -> Iterator[str]:
     seen = one.observation
-    yield f"probe {one.name} ({one.kind}), gives up after {one.limit:g} s"
+    yield f"probe {one.name} ({one.kind}), gives up after {one.limit:.3g} s"
     for note in one.notes[:_NOTES_SHOWN]:
         yield f"  {milliseconds(note.seconds):>12}  {note.text}"
     if len(one.notes) > _NOTES_SHOWN:

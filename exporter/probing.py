@@ -24,6 +24,7 @@ from exporter.kinds import ProbeBase
 from exporter.looking import Look, look, told
 from exporter.negotiation import negotiate
 from exporter.observation import Reason
+from exporter.probes import probe_function
 from exporter.probes.context import Context, Tools
 from exporter.scheduler import Scheduler, settings_of
 from soulfra_monitor.redaction import MASK, redact, redact_value
@@ -77,6 +78,8 @@ class Prober:
         self._config = config
         self._gate = gate_of(config.exporter.allow_targets)
         self._free = asyncio.Semaphore(config.exporter.concurrency)
+        for module in config.exporter.modules.values():
+            probe_function(module.prober)  # loaded now, so that no first probe waits for it
         self._tools.forget_tls()
         self._tools.resolver.source = config.exporter.resolver
         self._tools.resolver.forget()

@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("remediator.cli_run:up", "Run everything from one configuration, in the foreground."),
     "exporter": ("exporter.cli:exporter", "Run the exporter alone: it observes."),
     "remediator": ("remediator.cli_run:remediator", "Run the remediator alone: it acts."),
+    "probe": ("exporter.cli_probe:probe", "Look at one service now, from here, and show every step."),
     "check": ("remediator.cli_check:check", "Check a configuration and what it refers to."),
     "health": ("remediator.cli_ask:health", "Show the health of all services."),
     "errors": ("remediator.cli_ask:errors", "List errors and what became of them."),

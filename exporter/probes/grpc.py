@@ -17,9 +17,16 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from exporter.kinds.grpc import GrpcProbe
-from exporter.observation import Outcome, Reason
+from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.dial import Opened, Secure, dial, preferred_version
+
+CODE = Measure(name="grpc_status_code", help="Status code of the last call.")
+SERVING = Measure(
+    name="grpc_healthcheck_response",
+    help="Whether the last answer was this serving status.",
+    labels=("serving_status",),
+)
 
 _ANSWER_LIMIT = 65536  # bytes
 _OPTIONS: Mapping[str, int] = {
@@ -121,16 +128,20 @@ async def _check(
         )
     except grpc.aio.AioRpcError as error:
         progress.reach("processing")
-        return progress.outcome(*_failure(error))
+        return progress.outcome(*_failure(error), readings=(Reading(CODE, error.code().value[0]),))
     except grpc.RpcError as error:
         return progress.outcome(Reason.PROTOCOL, f"the call failed: {type(error).__name__}")
     progress.reach("processing")
     names = health_pb2.HealthCheckResponse.ServingStatus
     said = names.Name(answer.status) if answer.status in names.values() else str(answer.status)
     progress.note("answered %s", said)
+    readings = (
+        Reading(CODE, grpc.StatusCode.OK.value[0]),
+        *(Reading(SERVING, int(name == said), (name,)) for name in names.keys()),  # noqa: SIM118 - no mapping
+    )
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        return progress.outcome(Reason.UNHEALTHY, f"says {said}")
-    return progress.outcome(detail=said)
+        return progress.outcome(Reason.UNHEALTHY, f"says {said}", readings=readings)
+    return progress.outcome(detail=said, readings=readings)
 
 
 def _failure(error: grpc.aio.AioRpcError) -> tuple[Reason, str]:
