@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from heapq import nlargest
 from html import escape
 from operator import itemgetter
 from time import time
@@ -12,7 +13,7 @@ from exporter.observation import Observation
 from exporter.state import ServiceState, Verdict, WorldState
 from soulfra_monitor import __version__
 
-MOST_ROWS = 1000
+MOST_ROWS = 300  # more would hold up the probes while the page is written
 MOST_FAILURES = 50
 _LINKS = (
     ("/metrics", "metrics"),
@@ -74,8 +75,8 @@ def _summary(world: WorldState, now: float) -> str:
 def _targets(world: WorldState, now: float) -> str:
     services = sorted(world.services.values(), key=lambda service: _WORST_FIRST[service.verdict])
     rows = [_target_row(service, now) for service in services[:MOST_ROWS]]
-    head = ("Target", "Status", "Since", "#Response", "Last results")
-    return f"<h2>Targets</h2>{_table(head, rows)}{_more(len(services) - MOST_ROWS, 'targets')}"
+    head = ("Target", "Status", "Since", "#Response", "Last results", "")
+    return f"<h2>Targets</h2>{_table(head, rows)}{_more(len(services) - MOST_ROWS, 'targets, in /state')}"
 
 
 def _target_row(service: ServiceState, now: float) -> tuple[str, ...]:
@@ -88,7 +89,8 @@ def _target_row(service: ServiceState, now: float) -> tuple[str, ...]:
         f'<span class="{service.verdict}">{service.verdict}</span>{slow}',
         _span(now - service.since),
         "" if seconds is None else f"{seconds * 1000:.1f} ms",
-        "<br>".join(_results(service)) + f' <a href="/probe?{debug}">look now</a>',
+        "<br>".join(_results(service)),
+        f'<a href="/probe?{debug}">look now</a>',
     )
 
 
@@ -116,16 +118,15 @@ def _failures(world: WorldState, now: float) -> str:
         for name, probe in service.probes.items()
         for observation in probe.failed
     ]
-    kept.sort(key=itemgetter(0), reverse=True)
     rows = [
         (
-            f"{_utc(at)}<br><span class=d>{_span(now - at)} ago</span>",
+            f'{_utc(at)}<br><span class="d">{_span(now - at)} ago</span>',
             escape(target),
             escape(name),
             f"{observation.seconds * 1000:.1f} ms",
             _why(observation),
         )
-        for at, target, name, observation in kept[:MOST_FAILURES]
+        for at, target, name, observation in nlargest(MOST_FAILURES, kept, key=itemgetter(0))
     ]
     title = "<h2>Last failures</h2>"
     if not rows:
