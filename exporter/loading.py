@@ -128,14 +128,12 @@ def _is_below(place: Place, ancestor: Place) -> bool:
 
 def _place_of(location: tuple[str | int, ...]) -> Place:
     # pydantic puts the chosen member of a union into the location; it stands nowhere in the file.
-    return tuple(
-        part
-        for index, part in enumerate(location)
-        if not (index and isinstance(location[index - 1], int) and part in _UNION_TAGS)
-    )
+    return (*location[:2], *location[3:]) if _is_playbook(location) else location
 
 
-_UNION_TAGS = {"file", "inline"}
+def _is_playbook(location: tuple[str | int, ...]) -> bool:
+    section, tag = location[:1], location[2:3]
+    return section == ("playbooks",) and tag in {("file",), ("inline",)}
 
 
 def _message_of(item: Mapping[str, Any]) -> str:

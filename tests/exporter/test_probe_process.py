@@ -3,21 +3,25 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from exporter.kinds.process import ProcessProbe
 from exporter.observation import Outcome, ProcessStatus, Reason
-from exporter.probes import process
+from exporter.probes import listening, process, procfs
 from exporter.probes.context import Context, ProcessMemory, Tools
 from exporter.probes.ending import ProcessEnd
+from exporter.probes.listening import listening_inodes, read_tables
 
 LISTENS_UNTIL_TOLD = """
 import socket, sys, time
@@ -287,3 +291,333 @@ async def test_an_end_before_the_watch_began_is_told_too(
     ProcessEnd(facts, ended.set)
 
     await asyncio.wait_for(ended.wait(), 10)
+
+
+MASTER_AND_WORKERS = """
+import os, socket, sys, time
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+for _ in range(int(sys.argv[2]) - 1):
+    if os.fork() == 0:
+        break
+time.sleep(60)
+"""
+Forked = Callable[[int, int], Awaitable[Any]]
+
+
+@pytest.fixture
+def forked(context: Context, launch: Callable[..., Any], until: Any) -> Iterator[Forked]:
+    """Start so many processes that share a port, and wait until all are seen; they end with the test."""
+    groups: list[int] = []
+
+    async def start(port: int, size: int) -> Any:
+        code = (sys.executable, "-c", MASTER_AND_WORKERS, str(port), str(size))
+        master = launch(*code, process_group=0)
+        groups.append(master.pid)
+
+        async def all_there() -> bool:
+            facts = (await ask(Context(timeout=2.0, tools=context.tools), port=port)).process
+            return facts is not None and facts.group_size == size
+
+        await until(all_there)
+        return master
+
+    yield start
+    for group_id in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group_id, signal.SIGKILL)
+
+
+async def test_processes_that_share_a_port_are_one_service(
+    context: Context, forked: Forked, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    master = await forked(port, 4)
+
+    facts = (await ask(context, port=port)).process
+
+    assert facts is not None
+    parts = [psutil.Process(master.pid), *psutil.Process(master.pid).children()]
+    assert (facts.pid, facts.group_size, facts.threads) == (master.pid, 4, 4)
+    assert facts.resident_bytes == pytest.approx(sum(part.memory_info().rss for part in parts), rel=0.05)
+    assert facts.open_fds == sum(part.num_fds() for part in parts)
+    assert facts.max_fds == sum(part.rlimit(psutil.RLIMIT_NOFILE)[0] for part in parts)
+    assert facts.start_time == pytest.approx(parts[0].create_time(), abs=1.5)
+
+
+async def test_the_worst_of_several_processes_shows_in_the_ratio_of_handles(
+    context: Context, launch: Callable[..., Any], until: Any
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    code = "import resource, sys, time; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); "
+    opening = (
+        code + "files = [open('/dev/null') for _ in range(80)]; print('ready', flush=True); time.sleep(60)"
+    )
+    for _ in range(3):
+        launch(*SLEEPER, marker)
+    nearly_full = launch(sys.executable, "-c", opening, marker, stdout=subprocess.PIPE)
+    nearly_full.stdout.readline()
+
+    facts = (await ask(context, match=marker)).process
+
+    assert facts is not None
+    assert facts.group_size == 4
+    assert facts.worst_fd_ratio == pytest.approx(psutil.Process(nearly_full.pid).num_fds() / 100)
+
+
+async def test_cpu_time_never_falls_when_one_of_several_processes_ends(
+    context: Context, launch: Callable[..., Any], until: Any
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+    busy = launch(sys.executable, "-c", "while True: pass", marker)
+
+    async def used() -> float | None:
+        facts = (await ask(context, match=marker)).process
+        spent = facts.cpu_seconds if facts else None
+        return spent if spent and spent > 0.5 else None
+
+    before = await until(used)
+    busy.kill()
+    busy.wait()
+    after = [(await ask(context, match=marker)).process for _ in range(2 * process.RECOUNT_AFTER)]
+
+    assert [facts.group_size for facts in after if facts][-1] == 1
+    assert min(facts.cpu_seconds or 0.0 for facts in after if facts) >= before
+
+
+async def test_a_pid_file_stands_for_a_process_and_its_descendants(
+    context: Context, forked: Forked, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    file = tmp_path / "service.pid"
+    master = await forked(free_port(), 3)
+    file.write_text(str(master.pid))
+
+    facts = (await ask(context, pid_file=str(file))).process
+    again = (await ask(context, pid_file=str(file))).process
+
+    assert facts is not None
+    assert (facts.pid, facts.group_size) == (master.pid, 3)
+    assert again is not None
+    assert again.group_size == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "reason", "detail"),
+    [
+        ({"at_least": 2}, None, ""),
+        ({"at_least": 3}, Reason.LIMIT, "2 processes, at least 3 expected"),
+        ({"at_most": 1}, Reason.LIMIT, "2 processes, at most 1 expected"),
+        ({"at_least": 2, "at_most": 2}, None, ""),
+    ],
+)
+async def test_too_few_or_too_many_processes_are_a_failure(
+    context: Context, launch: Callable[..., Any], count: dict[str, int], reason: Reason | None, detail: str
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    for _ in range(2):
+        launch(*SLEEPER, marker)
+
+    outcome = await ask(context, match=marker, count=count)
+
+    assert (outcome.reason, outcome.detail) == (reason, detail)
+
+
+async def test_a_process_too_few_is_noticed_at_once_and_so_is_its_successor(
+    context: Context, launch: Callable[..., Any]
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+    second = launch(*SLEEPER, marker)
+    how: dict[str, Any] = {"match": marker, "count": {"at_least": 2}}
+    before = await ask(context, **how)
+
+    second.kill()
+    second.wait()
+    fewer = await ask(context, **how)
+    launch(*SLEEPER, marker)
+    after = await ask(context, **how)
+
+    assert [outcome.reason for outcome in (before, fewer, after)] == [None, Reason.LIMIT, None]
+
+
+async def test_a_main_process_in_the_place_of_another_is_a_restart(
+    context: Context, serve: Callable[[int], Any], free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    restarts = []
+    for _ in range(3):
+        server = serve(port)
+        for _ in range(2):
+            facts = (await ask(context, port=port)).process
+            assert facts is not None
+            restarts.append(facts.restarts)
+        server.kill()
+        server.wait()
+        assert (await ask(context, port=port)).reason is Reason.GONE
+
+    assert restarts == [0, 0, 1, 1, 2, 2]
+
+
+CARELESS = """
+import os, time
+for _ in range(3):
+    os.fork() or os._exit(0)
+print(1, flush=True)
+time.sleep(60)
+"""
+
+
+async def test_children_that_nobody_waited_for_are_counted(
+    context: Context, launch: Callable[..., Any], until: Any
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    parent = launch(sys.executable, "-c", CARELESS, marker, stdout=subprocess.PIPE)
+    parent.stdout.readline()
+    children = psutil.Process(parent.pid).children()
+    await until(lambda: all(child.status() == psutil.STATUS_ZOMBIE for child in children))
+    facts = (await ask(context, match=marker)).process
+
+    assert facts is not None
+    assert (facts.zombies, facts.group_size) == (3, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
+async def test_processes_of_other_users_are_not_the_service_s(
+    context: Context,
+    launch: Callable[..., Any],
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    tmp_path: Path,
+) -> None:
+    marker, port = f"marker-{os.getpid()}-{time.monotonic_ns()}", free_port()
+    sleeper = ("/bin/sh", "-c", "sleep 60; :", marker)
+    mine, theirs = launch(*sleeper), launch(*sleeper, user="nobody")
+    serve(port)
+    file = tmp_path / "service.pid"
+    file.write_text(str(mine.pid))
+
+    async def pid_of(**how: Any) -> int | None:
+        facts = (await ask(Context(timeout=2, tools=context.tools), **how)).process
+        return facts.pid if facts else None
+
+    assert await pid_of(match=marker, user="nobody") == theirs.pid
+    assert await pid_of(match=marker, user=0) == mine.pid
+    assert await pid_of(pid_file=str(file), user="root") == mine.pid
+    strangers = [
+        await ask(Context(timeout=2, tools=context.tools), user="nobody", **how)
+        for how in ({"port": port}, {"pid_file": str(file)}, {"match": f"{marker}-none"})
+    ]
+    assert [(outcome.reason, outcome.detail) for outcome in strangers] == [
+        (Reason.GONE, f"port {port} is served by a process of another user"),
+        (Reason.GONE, f"process {mine.pid} of the pid file is another user's"),
+        (Reason.GONE, "no process of the user nobody matches"),
+    ]
+
+
+async def test_a_user_that_this_machine_does_not_have_is_no_evidence(
+    context: Context, launch: Callable[..., Any]
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+
+    outcome = await ask(context, match=marker, user="nobody-of-that-name")
+
+    assert (outcome.reason, outcome.detail) == (
+        Reason.INTERNAL,
+        "there is no user 'nobody-of-that-name' on this machine",
+    )
+
+
+async def test_a_process_that_may_be_hidden_from_us_is_not_called_gone(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procfs, "others_are_hidden", lambda: True)
+
+    outcome = await ask(context, match=f"marker-{os.getpid()}-{time.monotonic_ns()}-none")
+
+    assert outcome.reason is Reason.INTERNAL
+
+
+BECOME_NOBODY = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from exporter.probes import procfs
+before = procfs.others_are_hidden()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(before, procfs.others_are_hidden())
+"""
+
+
+@pytest.mark.parametrize(("option", "hidden"), [("invisible", True), ("noaccess", True), ("off", False)])
+def test_a_proc_that_hides_others_is_known(option: str, hidden: bool, binary: Callable[[str], str]) -> None:
+    inside = f'mount -t proc -o hidepid={option} proc /proc && "$@"; exit'  # so that process 1 is root's
+    argv = (binary("unshare"), "--mount", "--pid", "--fork", "sh", "-c", inside, "-")
+    source = Path(procfs.__file__).parents[2]
+    asked = [*argv, sys.executable, "-c", BECOME_NOBODY, str(source)]
+    done = subprocess.run(asked, capture_output=True, check=False, text=True)
+    if "mount" in done.stderr or "unshare" in done.stderr or os.geteuid() != 0:
+        pytest.skip("needs root and the right to mount")
+
+    assert done.stdout.split() == ["False", str(hidden)], done.stderr
+
+
+async def test_races_with_ending_processes_never_raise(context: Context, launch: Callable[..., Any]) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch("/bin/sh", "-c", "while :; do /bin/true; done", marker)
+
+    for _ in range(200):
+        outcome = await ask(Context(timeout=5, tools=context.tools), match=marker)
+        assert outcome.reason is None
+
+
+async def test_a_clock_that_is_set_anew_makes_no_restart(
+    context: Context, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+    before = (await ask(context, match=marker)).process
+
+    monkeypatch.setattr(procfs, "time", lambda: time.time() + 7200)
+    after = (await ask(context, match=marker)).process
+    monkeypatch.undo()
+    await ask(context, match=marker)
+
+    assert before is not None
+    assert after is not None
+    assert after.start_time == pytest.approx(before.start_time + 7200, abs=2)
+    assert (after.restarts, after.start_ticks) == (0, before.start_ticks)
+
+
+async def test_the_limit_of_the_address_space_is_a_limit(
+    context: Context, launch: Callable[..., Any]
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    code = (
+        "import resource, time; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, -1)); print(1, flush=True)"
+    )
+    running = launch(sys.executable, "-c", f"{code}; time.sleep(60)", marker, stdout=subprocess.PIPE)
+    running.stdout.readline()
+
+    facts = (await ask(context, match=marker)).process
+
+    assert facts is not None
+    assert (facts.memory_limit_bytes or 0) <= 1 << 30
+
+
+@pytest.mark.parametrize("kind", [socket.AF_INET, socket.AF_INET6])
+def test_the_kernel_and_its_tables_name_the_same_listening_sockets(kind: socket.AddressFamily) -> None:
+    with socket.create_server(("", 0), family=kind) as listening:
+        port = listening.getsockname()[1]
+        with socket.create_connection(("localhost" if kind is socket.AF_INET else "::1", port)):
+            found = listening_inodes(port)
+            assert found == read_tables(port) == {str(os.fstat(listening.fileno()).st_ino)}
+    assert listening_inodes(port) == read_tables(port) == frozenset()
+
+
+def test_a_kernel_that_refuses_to_tell_is_read_from_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> frozenset[str]:
+        raise PermissionError
+
+    monkeypatch.setattr(listening, "_ask_kernel", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert listening_inodes(server.getsockname()[1]) == {str(os.fstat(server.fileno()).st_ino)}
