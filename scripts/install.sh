@@ -52,6 +52,7 @@ missing_for_tests() {
     has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
     has_server mariadbd || echo mariadb-server
     has_server dockerd || echo docker.io
+    has busybox || echo busybox-static
     has_server debootstrap || echo debootstrap
 }
 
@@ -92,7 +93,7 @@ make_environment() {
     say "installing the Python packages"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[platform]'
     if [ "$dev" = yes ]; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,mysql,grpc,docker]'
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[postgres,mysql,grpc]'
         # pip knows dependency groups since 25.1; Debian 12's is older.
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --group dev

@@ -98,8 +98,8 @@ async def _look(engine: Engine, config: ContainerProbe, context: Context, progre
     if usage is None:
         usage = await _told_usage(engine, identity, context, progress)
     progress.reach("transfer")
-    readings = (Reading(_OOM_KILLS, kills), *_readings(facts, state, usage))
-    reason, detail = _judge(config, state, readings) or (None, _told(state))
+    readings = (Reading(_OOM_KILLS, kills.total), *_readings(facts, state, usage))
+    reason, detail = _judge(config, state, readings, starved=kills.counted > 0) or (None, _told(state))
     return progress.outcome(reason, detail, readings=readings)
 
 
@@ -153,12 +153,12 @@ def _told(state: Mapping[str, Any]) -> str:
 
 
 def _judge(
-    config: ContainerProbe, state: Mapping[str, Any], readings: tuple[Reading, ...]
+    config: ContainerProbe, state: Mapping[str, Any], readings: tuple[Reading, ...], *, starved: bool
 ) -> tuple[Reason, str] | None:
     status = str(state.get("Status"))
     if status in _STATES:
         reason, detail = _STATES[status]
-        return reason, detail + _ending(state, status)
+        return reason, detail + _ending(state, status, starved=starved)
     # One that is still starting is not unhealthy: the engine says so once its start period is over.
     if _health(state) == "unhealthy":
         return Reason.UNHEALTHY, f"is unhealthy by its own check, which {_last_check(state)}"
@@ -176,10 +176,10 @@ def _judge(
     )
 
 
-def _ending(state: Mapping[str, Any], status: str) -> str:
+def _ending(state: Mapping[str, Any], status: str, *, starved: bool) -> str:
     if status not in ("exited", "dead", "restarting"):
         return ""
-    killed = ", killed for want of memory" if state.get("OOMKilled") is True else ""
+    killed = ", after a kill for want of memory" if starved else ""
     return f", exit code {number(state.get('ExitCode')) or 0:.0f}{killed}"
 
 

@@ -21,11 +21,10 @@ _MOMENT = re.compile(r"[0-9T:-]{19}(?:\.([0-9]{1,9}))?Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of a container, from a start to an end."""
+    """The last run of a container, which may be over."""
 
     container: str
     began: str  # as the engine writes it
-    ended: str  # empty while it lasts
     kernel: int | None  # kills by the kernel's count; None when that cannot be read
     killed: bool  # whether the engine says that it ended so
 
@@ -36,8 +35,8 @@ class OomCount:
 
     container: str
     began: str  # of the run that was seen last
-    counted: int  # in that run
-    total: int
+    counted: int = 0  # in that run
+    total: int = 0
 
 
 def run_of(container: str, state: Mapping[str, Any], kernel: int | None) -> Run:
@@ -45,47 +44,45 @@ def run_of(container: str, state: Mapping[str, Any], kernel: int | None) -> Run:
     return Run(
         container=container,
         began=str(state.get("StartedAt")),
-        ended="" if state.get("Pid") else str(state.get("FinishedAt")),
         kernel=kernel,
-        killed=state.get("OOMKilled") is True,
+        # While a run lasts, some engines still say this of the one before.
+        killed=not state.get("Pid") and state.get("OOMKilled") is True,
     )
 
 
-async def count_kills(engine: Engine, run: Run, recall: dict[str, Any], progress: Progress) -> int:
-    """Return how many kills were seen since the first look. Raises OSError."""
+async def count_kills(engine: Engine, run: Run, recall: dict[str, Any], progress: Progress) -> OomCount:
+    """Return which kills were seen, from the run of the first look on. Raises OSError."""
     known: OomCount | None = recall.get(_OOM)
     if known is None or known.container != run.container:
-        first = int(run.killed) if run.kernel is None else run.kernel
-        recall[_OOM] = OomCount(container=run.container, began=run.began, counted=first, total=first)
-        return first
+        known = OomCount(container=run.container, began=run.began)
+        recall[_OOM] = known
     began = known.began
     seen = await _seen(engine, run, began, progress)
     if known.began != began:  # another look at the same time was faster
-        return known.total
+        return known
     known.total += max(0, seen - known.counted)
     known.counted = max(seen, known.counted)
     if run.began != began:
         known.began, known.counted = run.began, run.kernel or 0
         known.total += known.counted
-    return known.total
+    return known
 
 
 async def _seen(engine: Engine, run: Run, began: str, progress: Progress) -> int:
     """Return the kills in the run that began at *began*, which may be over."""
     if run.began != began:
-        return await _events(engine, run.container, (began, run.began), progress)
+        return await _events(engine, run.container, began, run.began, progress)
     if run.kernel is not None:
         return run.kernel
-    return max(await _events(engine, run.container, (began, run.ended), progress), int(run.killed))
+    # The engine may tell of the kill after the end, and only then.
+    return max(await _events(engine, run.container, began, "", progress), int(run.killed))
 
 
-async def _events(engine: Engine, identity: str, span: tuple[str, str], progress: Progress) -> int:
-    """Count the kills that the engine tells of in *span*, whose end may be left out for now."""
-    since, until = (_stamp(moment) for moment in span)
-    if until is None and engine.clock:
-        # An end that is still to come would be waited for.
-        until = f"{engine.clock - 1}.999999999"
-    if since is None or until is None:
+async def _events(engine: Engine, identity: str, began: str, ended: str, progress: Progress) -> int:
+    """Count the kills that the engine tells of from *began* to *ended*, or up to the present second."""
+    # An end that is still to come would be waited for.
+    since, until = _stamp(began), _stamp(ended) or f"{engine.clock}.000000000"
+    if since is None or not engine.clock:
         return 0
     wanted = filters(type=["container"], event=["oom"], container=[identity])
     try:

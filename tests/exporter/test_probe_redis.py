@@ -582,3 +582,15 @@ def test_each_limit_names_its_unit(tmp_path: Path, key: str, value: str, message
     assert [(found.place, found.message) for found in caught.value.mistakes] == [
         (f"services.a.probes[0].{key}", message)
     ]
+
+
+@pytest.mark.parametrize("kind", ["redis", "queue", "container"])
+def test_the_example_in_the_documentation_is_accepted(tmp_path: Path, kind: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    file = tmp_path / "soulfra.yml"
+    file.write_text(text.split(f"\n### {kind}\n")[1].split("```yaml\n")[1].split("```")[0])
+
+    config = load_config(file, WatchConfig, {})
+
+    assert kind in {probe.kind for service in config.services.values() for probe in service.probes}
+    assert config.warnings() == []
