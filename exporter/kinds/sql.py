@@ -53,7 +53,7 @@ class SqlExpect(Strict):
 
 
 class SqlProbe(ProbeBase):
-    """Log in to a database, send one query within a read-only transaction, and check the answer."""
+    """Log in to a database, send one query that may only read, and check the answer."""
 
     user: str | None = None
     password: SecretStr | None = None

@@ -44,6 +44,7 @@ class _Session(aiomysql.Connection):  # type: ignore[misc] # the driver has no t
         super().__init__(
             user=config.user_name(), password=password, db=config.database() or None, charset="utf8mb4"
         )
+        self.client_flag &= ~CLIENT.MULTI_STATEMENTS
         self._reader, self._writer = stream
         self._next_seq_id = 0
         self._received = 0
@@ -192,7 +193,8 @@ async def _limit(session: _Session, context: Context) -> None:
     else:
         longest = f"max_execution_time = {limit}"
     await _rows(session, f"SET SESSION {longest}, sql_select_limit = {sql.ROWS_LIMIT}")
-    await _rows(session, "START TRANSACTION READ ONLY")
+    # Of the session: DDL ends a transaction and begins its own.
+    await _rows(session, "SET SESSION TRANSACTION READ ONLY")
 
 
 async def _rows(session: _Session, query: str) -> Sequence[Sequence[Any]]:

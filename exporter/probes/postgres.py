@@ -44,8 +44,17 @@ _STATES = {  # by SQLSTATE, the longest that fits
     "57P01": (Reason.RESET, ""),
     "57P02": (Reason.RESET, ""),
     "57014": (Reason.TIMEOUT, ""),
-    "08": (Reason.PROTOCOL, ""),
 }
+_FIRST = b"RENv"  # what a server can begin with: authentication, error, notice, another version
+
+
+# How the driver tells that it cannot go on: the words are those of the metered connection.
+_BROKEN = (
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    *sql.GARBLED,
+)
 
 
 class _Letter(asyncio.Protocol):
@@ -67,27 +76,36 @@ class _Letter(asyncio.Protocol):
 class _Metered(asyncio.Protocol):
     """Passes the peer's bytes on to the driver, up to a limit."""
 
-    def __init__(self, driver: asyncio.Protocol, transport: asyncio.Transport) -> None:
-        self._driver = driver
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._driver = asyncio.Protocol()
         self._transport = transport
         self._received = 0
-        self.exceeded = False
+        self.fault: tuple[Reason, str] = (Reason.PROTOCOL, "the answer is not PostgreSQL's protocol")
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._driver.connection_made(transport)
+    def hand_over(self, driver: asyncio.Protocol) -> None:
+        """Let *driver* speak."""
+        self._driver = driver
+        self._transport.set_protocol(self)
+        driver.connection_made(self._transport)
 
     def data_received(self, data: bytes) -> None:
+        foreign = self._received == 0 and data[0] not in _FIRST
         self._received += len(data)
         if self._received > sql.BYTES_LIMIT:
-            self.exceeded = True
+            self.fault = Reason.TOO_LARGE, f"the answer has more than {sql.BYTES_LIMIT} bytes"
+            self._transport.abort()
+        elif foreign:
             self._transport.abort()
         else:
             self._driver.data_received(data)
 
     def eof_received(self) -> bool | None:
+        self.fault = Reason.RESET, "the connection was dropped"
         return self._driver.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self.fault = Reason.RESET, "the connection was dropped"
         self._driver.connection_lost(error)
 
     def pause_writing(self) -> None:
@@ -101,21 +119,27 @@ class _DriverLoop:
     """The running loop for the driver, in which its one connection is open already."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport: asyncio.Transport | None = transport
-        self.metered: _Metered | None = None
+        self._transport = transport
+        self._given = False
+        self.metered = _Metered(transport)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio.get_running_loop(), name)
 
     async def create_connection(self, make: Callable[[], Any], *_: Any, **__: Any) -> tuple[Any, Any]:
-        transport, self._transport = self._transport, None
-        if transport is None:  # one attempt; a request to cancel goes without us, by statement_timeout
+        if self._given:  # one attempt; and statement_timeout ends a statement, not a second connection
             raise ConnectionAbortedError
+        self._given = True
         driver = make()
-        self.metered = _Metered(driver, transport)
-        transport.set_protocol(self.metered)
-        self.metered.connection_made(transport)
-        return transport, driver
+        self.metered.hand_over(driver)
+        return self._transport, driver
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc] # the driver has no types
+    """A connection that is always ended by us, so that it has nothing to say when it is forgotten."""
+
+    def __del__(self) -> None:
+        """Leave out the driver's check, which fails on a connection that never was whole."""
 
 
 async def probe(config: PostgresProbe, context: Context) -> Outcome:
@@ -143,8 +167,8 @@ async def _ask(config: PostgresProbe, context: Context, progress: Progress) -> O
         return await _talk(config, context, progress, loop, password)
     except RefusedError as error:
         return progress.outcome(error.reason, sql.without(password, str(error)))
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError, *sql.GARBLED):
-        return progress.outcome(*_broken(loop, transport))
+    except _BROKEN:
+        return progress.outcome(*loop.metered.fault)
     finally:
         transport.abort()
 
@@ -219,8 +243,11 @@ async def _log_in(config: PostgresProbe, loop: _DriverLoop, password: str) -> An
             target_session_attrs="any",
             statement_cache_size=0,  # a pooler between us and the server knows no prepared statements
             server_settings={"application_name": "soulfra-monitor"},
+            connection_class=_Connection,
             loop=loop,
         )
+    except asyncpg.ConnectionDoesNotExistError:
+        raise
     except asyncpg.PostgresError as error:
         raise _refused(error, Reason.STATUS) from error
 
@@ -234,6 +261,8 @@ async def _query(connection: Any, query: str, context: Context) -> Sequence[Sequ
         cursor = await connection.cursor(query)
         rows: Sequence[Sequence[Any]] = await cursor.fetch(sql.ROWS_LIMIT)
         await connection.execute("ROLLBACK")
+    except asyncpg.ConnectionDoesNotExistError:
+        raise
     except asyncpg.PostgresError as error:
         raise _refused(error, Reason.QUERY) from error
     return rows
@@ -278,11 +307,3 @@ def _refused(error: asyncpg.PostgresError, otherwise: Reason) -> RefusedError:
     reason, detail = _STATES[max(fits, key=len)] if fits else (otherwise, "")
     said = str(getattr(error, "message", None) or error)
     return RefusedError(reason, detail or f"{said} ({state})")
-
-
-def _broken(loop: _DriverLoop, transport: asyncio.Transport) -> tuple[Reason, str]:
-    if loop.metered is not None and loop.metered.exceeded:
-        return Reason.TOO_LARGE, f"the answer has more than {sql.BYTES_LIMIT} bytes"
-    if transport.is_closing():
-        return Reason.RESET, "the connection was dropped"
-    return Reason.PROTOCOL, "the answer is not PostgreSQL's protocol"
