@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("exporter")
 
 USAGE_ERROR = 2
+FULL_PASSES_AFTER = 50  # passes over the younger generations; Python's own is 10
 
 
 @click.command()
@@ -110,6 +111,8 @@ async def _serve(
         "listening on %s://%s, watching %d services", protection.scheme, address, len(watch.config.services)
     )
     gc.freeze()  # what start-up made stays: the collector need not walk through it again
+    # A full pass over what 5,000 probes keep takes 150 ms, in which nothing is read: a fifth as many.
+    gc.set_threshold(*gc.get_threshold()[:2], FULL_PASSES_AFTER)
     await ended.wait()
     log.info("stopping")
     for task in reloads:
