@@ -24,9 +24,11 @@ from exporter.scheduler import Scheduler
 from exporter.scrape import Scrapes
 from exporter.serving import NO_OVERRIDES, Overrides, unprotected
 from exporter.state import WorldState
+from exporter.streaming import stream
 from exporter.webconfig import OPEN, WebConfig, load_web_config
 
 CHECK_LIMIT = 50
+JSON = "application/json; charset=utf-8"
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Exporter:
         self.publisher.scheduler = self.scheduler
         self.prober = Prober(self.scheduler)
         self._reloading = asyncio.Lock()
+        self._mistaken: set[str] = set()  # "configuration", "protection": what was last read and not usable
 
     async def start(self) -> None:
         """Begin to watch."""
@@ -87,14 +90,14 @@ class Exporter:
                 await self._apply(config)
                 await self.door.use(protection)
             except ConfigError:
-                self.counters.reload_successful = False
+                self._failed("configuration")
                 raise
             except Exception:
-                self.counters.reload_successful = False
+                self._failed("configuration")
                 self.counters.internal_errors["reload"] += 1
                 raise
-            self.counters.reload_successful = True
-            self.counters.reload_success_at = time()
+            self._mistaken.clear()
+            self._succeeded()
 
     async def reload_by_signal(self) -> None:
         """Reload, with the mistakes in the log."""
@@ -113,16 +116,27 @@ class Exporter:
             async with self._reloading:
                 await self.door.use(await asyncio.to_thread(self._protection_of, self._given))
         except ConfigError as error:
-            self.counters.reload_successful = False
+            self._failed("protection")
             log.error("the web configuration stays as it was:\n%s", error)  # noqa: TRY400 - no traceback
         except Exception:
             # The edge: new files are waited for, whatever is in these.
+            self._failed("protection")
             self.counters.internal_errors["reload"] += 1
             log.exception("the web configuration could not be applied")
         else:
+            self._mistaken.discard("protection")
+            self._succeeded()
+            log.info("the web configuration was read again")
+
+    def _failed(self, what: str) -> None:
+        self._mistaken.add(what)
+        self.counters.reload_successful = False
+
+    def _succeeded(self) -> None:
+        """Tell of a success, unless a mistake in the other file still stands."""
+        if not self._mistaken:
             self.counters.reload_successful = True
             self.counters.reload_success_at = time()
-            log.info("the web configuration was read again")
 
     def _protection_of(self, config: WatchConfig) -> WebConfig:
         protection = load_web_config(self._overrides.web_config_of(config, self._file))
@@ -203,12 +217,12 @@ async def _index(request: web.Request) -> web.Response:
     return web.Response(text=landing_page(exporter.world, exporter.prober.history), content_type="text/html")
 
 
-async def _state(request: web.Request) -> web.Response:
+async def _state(request: web.Request) -> web.StreamResponse:
     world = request.app[EXPORTER].world
     target = request.query.get("target")
     if target is not None and target not in world.services:
         return web.json_response({"error": "there is no such target"}, status=404)
-    return web.json_response(answers.state_of(world, target))
+    return await stream(request, answers.state_pieces(world, target), JSON)
 
 
 async def _check(request: web.Request) -> web.Response:

@@ -31,6 +31,7 @@ class _Source:
     made: Made = field(default_factory=Made)
     task: "asyncio.Task[None] | None" = None
     failing: bool = False
+    unheard: bool = False  # whether its change could not be passed on
 
 
 class Discoverer:
@@ -109,13 +110,15 @@ class Discoverer:
     async def _ask(self, source: _Source) -> None:
         answer = await source.reader.read()
         self._note(source, answer)
-        if answer.found != source.found:
+        if answer.found != source.found or source.unheard:
+            source.unheard = True
             if source.found.targets and not answer.found.targets:
                 count = len(source.found.targets)
                 log.warning("discovery: %s names no targets any more, it had %d", source.name, count)
             source.found = answer.found
             await self._make()
             await self._on_change()
+            source.unheard = False
 
     def _note(self, source: _Source, answer: Answer) -> None:
         for failure in answer.failures:

@@ -154,6 +154,24 @@ async def test_services_come_and_go_with_an_address(
     assert exporter.counters.discovery["inventory"].skipped == {}
 
 
+async def test_a_change_that_could_not_be_passed_on_is_tried_again(
+    tmp_path: Path, start: Start, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = await start(files())
+    real, faults = exporter.scheduler.apply, [RuntimeError("a fault of ours")]
+
+    def apply(config: WatchConfig) -> None:
+        if faults:
+            raise faults.pop()
+        real(config)
+
+    monkeypatch.setattr(exporter.scheduler, "apply", apply)
+    write(tmp_path / "a.json", [group("127.0.0.1:1", name="one")])
+
+    await until(lambda: names(exporter) == {"one"})
+    assert exporter.counters.discovery["files"].failures == {Failure.INTERNAL: 1}
+
+
 @pytest.mark.parametrize(
     ("change", "failure"),
     [

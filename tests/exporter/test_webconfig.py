@@ -1,6 +1,7 @@
 """The exporter's own port under a web-config.yml: TLS, client certificates, users, headers."""
 
 import asyncio
+import http.client
 import json
 import os
 import ssl
@@ -24,6 +25,7 @@ from exporter.config import WatchConfig
 from exporter.document import ConfigError
 from exporter.loading import load_config
 from exporter.serving import Listener, unprotected
+from exporter.shard import Shard
 from exporter.users import Admission, Users
 from exporter.webconfig import OPEN, load_web_config
 
@@ -134,7 +136,12 @@ async def test_without_users_other_names_are_refused_as_before(running: Running)
 async def test_a_password_is_looked_at_once_and_then_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     real = users._matches
-    monkeypatch.setattr(users, "_matches", lambda *given: looks.append(1) or real(*given))
+
+    def look(password: bytes, wanted: bytes) -> bool:
+        looks.append(wanted)
+        return real(password, wanted)
+
+    monkeypatch.setattr(users, "_matches", look)
     known = Users({"scraper": HASH})
     header = BASIC
 
@@ -149,7 +156,12 @@ async def test_a_password_is_looked_at_once_and_then_remembered(monkeypatch: pyt
 
 async def test_unknown_users_cost_as_much_as_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes: list[bytes] = []
-    monkeypatch.setattr(users, "_matches", lambda _, wanted: hashes.append(wanted) or False)
+
+    def look(_: bytes, wanted: bytes) -> bool:
+        hashes.append(wanted)
+        return False
+
+    monkeypatch.setattr(users, "_matches", look)
     costly = f"$2b$12${'a' * 53}"
     known = Users({"scraper": costly, "other": HASH})
 
@@ -480,6 +492,75 @@ async def test_a_reload_that_would_leave_an_open_port_unprotected_is_refused(tmp
         assert exporter.door.config is protection
     finally:
         await exporter.stop()
+
+
+@pytest.mark.parametrize("option", [(), ("--web.config.file", "web.yml")])
+def test_the_command_serves_as_the_web_configuration_says(
+    option: tuple[str, ...],
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    launch: Callable[..., "subprocess.Popen[bytes]"],
+) -> None:
+    port = free_port()
+    write(tmp_path, {"basic_auth_users": {"scraper": HASH}})
+    named = "" if option else ", web_config: web.yml"
+    (tmp_path / "soulfra.yml").write_text(
+        f"exporter: {{fast_path: false, listen: '127.0.0.1:{port}'{named}}}\nservices: {{a: {{}}, b: {{}}}}\n"
+    )
+    command = [sys.executable, "-c", "from exporter.cli import exporter; exporter()"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = ("--config", "soulfra.yml", *option, "--shard", "1/2")
+    launch(*command, *arguments, cwd=tmp_path, env=environment)
+
+    def ask(headers: dict[str, str]) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/state", headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert ask({})[0] == 401
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    status, text = ask(SCRAPER)
+    assert status == 200
+    assert set(json.loads(text)["services"]) == {name for name in "ab" if Shard(1, 2).has(name)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        (("--shard", "2/2"), "--shard: must be INDEX/COUNT"),
+        (("--web.config.file", "absent.yml"), "absent.yml: cannot be read: No such file or directory"),
+        (("--web.config.file", "web.yml"), "web.yml:1: basic_auth_users.a: must be a bcrypt hash"),
+        (("--listen", "192.0.2.1:1"), "give a web configuration with basic_auth_users"),
+    ],
+)
+def test_the_command_refuses_what_would_not_protect(
+    tmp_path: Path, arguments: tuple[str, ...], refusal: str
+) -> None:
+    (tmp_path / "soulfra.yml").write_text("exporter: {fast_path: false}")
+    (tmp_path / "web.yml").write_text("basic_auth_users: {a: plain}")
+    command = [sys.executable, "-c", "from exporter.cli import exporter; exporter()"]
+
+    done = subprocess.run(
+        [*command, "--config", "soulfra.yml", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    assert done.returncode == 2
+    assert refusal in done.stderr
 
 
 def test_bcrypt_is_imported_only_when_somebody_has_users() -> None:
