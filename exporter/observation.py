@@ -72,19 +72,22 @@ _SQL = (
     Reason.TOO_LARGE,
 )
 
+_HTTP = (
+    *_CONNECT,
+    *_TLS,
+    *_TALK,
+    Reason.PROTOCOL,
+    Reason.STATUS,
+    Reason.REDIRECT,
+    Reason.HEADER,
+    Reason.BODY,
+    Reason.JSON,
+    Reason.TOO_LARGE,
+)
+
 REASONS: Mapping[str, tuple[Reason, ...]] = {
-    "http": (
-        *_CONNECT,
-        *_TLS,
-        *_TALK,
-        Reason.PROTOCOL,
-        Reason.STATUS,
-        Reason.REDIRECT,
-        Reason.HEADER,
-        Reason.BODY,
-        Reason.JSON,
-        Reason.TOO_LARGE,
-    ),
+    "http": _HTTP,
+    "steps": _HTTP,
     "tcp": (*_CONNECT, *_TLS, *_TALK, Reason.ANSWER, Reason.TOO_LARGE),
     "unix": (*_OPEN, *_TLS, *_TALK, Reason.ANSWER, Reason.TOO_LARGE),
     "dns": (*_CONNECT, *_TLS, *_TALK, Reason.PROTOCOL, Reason.STATUS, Reason.ANSWER),

@@ -15,6 +15,7 @@ from exporter.fields import Duration, Name, Strict
 
 KINDS: dict[str, str] = {
     "http": "exporter.kinds.http:HttpProbe",
+    "steps": "exporter.kinds.steps:StepsProbe",
     "tcp": "exporter.kinds.tcp:TcpProbe",
     "redis": "exporter.kinds.redis:RedisProbe",
     "queue": "exporter.kinds.queue:QueueProbe",

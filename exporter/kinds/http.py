@@ -20,7 +20,7 @@ _FRAMING = {"content-length", "transfer-encoding", "connection", "te", "trailer"
 
 
 def _header_name(value: str) -> str:
-    if not _TOKEN.match(value):
+    if not _TOKEN.fullmatch(value):
         raise ValueError(f"{value!r} is not the name of a header, for example X-Api-Version")
     if value.lower() in _FRAMING:
         raise ValueError(f"the header {value} belongs to the connection, which the exporter makes itself")
@@ -28,7 +28,7 @@ def _header_name(value: str) -> str:
 
 
 def _status(value: object) -> object:
-    if isinstance(value, str) and _CLASS.match(value):
+    if isinstance(value, str) and _CLASS.fullmatch(value):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 999:  # noqa: PLR2004 - of HTTP
         return value

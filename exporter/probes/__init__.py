@@ -12,6 +12,7 @@ ProbeFunction = Callable[[Any, Context], Awaitable[Outcome]]
 
 PROBES: dict[str, str] = {
     "http": "exporter.probes.http",
+    "steps": "exporter.probes.steps",
     "tcp": "exporter.probes.tcp",
     "redis": "exporter.probes.redis",
     "queue": "exporter.probes.queue",

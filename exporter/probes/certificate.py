@@ -6,14 +6,19 @@ The ssl module decodes verified certificates only, so the one date is read from 
 import asyncio
 import ssl
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from hashlib import sha256
+from typing import Any
 
 from exporter.observation import TlsFacts
 
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
 _LONG_FORM = 0x80
+_DER = 2  # the number of the encoding in OpenSSL's binding
+ASK_WITHIN = 1.0  # seconds
 
 
+@lru_cache(maxsize=4096)
 def not_after(der: bytes) -> float | None:
     """Return the end of validity in epoch seconds; None when *der* is not a certificate."""
     try:
@@ -22,20 +27,18 @@ def not_after(der: bytes) -> float | None:
         return None
 
 
-async def ask_facts(host: str, port: int, server_name: str) -> TlsFacts | None:
+async def ask_facts(host: str, port: int, server_name: str, *, within: float = ASK_WITHIN) -> TlsFacts | None:
     """Shake hands without verifying and read what the peer shows. None when even that fails.
 
-    Nothing is sent over this connection.
+    Nothing is sent over this connection, and it takes *within* seconds at most.
     """
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     loop = asyncio.get_running_loop()
     try:
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, host, port, ssl=context, server_hostname=server_name
-        )
-    except OSError:
+        async with asyncio.timeout(within):
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, host, port, ssl=_trusting(), server_hostname=server_name
+            )
+    except OSError:  # TimeoutError is one
         return None
     try:
         return tls_facts(transport.get_extra_info("ssl_object"))
@@ -49,14 +52,44 @@ def tls_facts(connection: ssl.SSLObject | None) -> TlsFacts | None:
     end = not_after(der) if der else None
     if connection is None or der is None or end is None:
         return None
+    verified = connection.context.verify_mode is not ssl.CERT_NONE
     cipher = connection.cipher()
     return TlsFacts(
-        not_after=end,
-        verified=connection.context.verify_mode is not ssl.CERT_NONE,
+        not_after=min(end, _earliest(_chain(connection, verified=False)) or end),
+        verified=verified,
         version=connection.version() or "",
         cipher=cipher[0] if cipher else "",
-        fingerprint=sha256(der).hexdigest(),
+        chain_not_after=_earliest(_chain(connection, verified=True)) if verified else None,
+        fingerprint=_fingerprint(der),
     )
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@lru_cache(maxsize=4096)
+def _fingerprint(der: bytes) -> str:
+    return sha256(der).hexdigest()
+
+
+def _chain(connection: Any, *, verified: bool) -> list[bytes]:
+    """Return the certificates that the peer sent, or those from its own up to the trusted one."""
+    name = "get_verified_chain" if verified else "get_unverified_chain"
+    if hasattr(connection, name):  # Python 3.13 and later
+        return list(getattr(connection, name)() or ())
+    # The same function stands where it is not yet public.
+    found = getattr(connection._sslobj, name)() or ()  # noqa: SLF001 - see above
+    return [certificate.public_bytes(_DER) for certificate in found]
+
+
+def _earliest(chain: list[bytes]) -> float | None:
+    ends = [end for der in chain if (end := not_after(der)) is not None]
+    return min(ends, default=None)
 
 
 def _not_after(der: bytes) -> float | None:

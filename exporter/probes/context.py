@@ -15,9 +15,10 @@ from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds import Tls
 from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
 from exporter.probes.resolver import Resolver
-from soulfra_monitor.redaction import redact
+from soulfra_monitor.redaction import MASK, redact
 
 NOTE_LIMIT = 300
+_SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -105,6 +106,7 @@ class Progress:
     tls: TlsFacts | None = None
     http: HttpFacts | None = None  # of an answer that ended before its end
     notes: list[Note] | None = None
+    _hidden: set[str] = field(default_factory=set, repr=False)
     _reached: float = 0.0
 
     def __post_init__(self) -> None:
@@ -125,22 +127,32 @@ class Progress:
         self.connected = True
         self.reach("connect")
 
+    def hide(self, secret: str) -> None:
+        """Keep *secret* out of all that is told; a very short one is none, and would mask half of it."""
+        if len(secret) >= _SECRET_FROM:
+            self._hidden.add(secret)
+
     def note(self, text: str, *values: object) -> None:
         """Keep a step for the debug output; costs nothing when nobody wants to see it."""
         if self.notes is not None:
-            line = shorten(redact(text % values if values else text), NOTE_LIMIT)
+            line = shorten(redact(self._masked(text % values if values else text)), NOTE_LIMIT)
             self.notes.append(Note(seconds=monotonic() - self.started, text=line))
 
     def outcome(self, reason: Reason | None = None, detail: str = "", **more: Any) -> Outcome:
         """Make the outcome with all that was learnt on the way."""
         return Outcome(
             reason=reason,
-            detail=_told(detail),
+            detail=_told(self._masked(detail)),
             phases=self.phases,
             address=self.address,
             tls=self.tls,
             **{"http": self.http, **more},
         )
+
+    def _masked(self, text: str) -> str:
+        for secret in self._hidden:
+            text = text.replace(secret, MASK)
+        return text
 
 
 @lru_cache(maxsize=256)  # most answers say the same again, and redaction costs as much as parsing them

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from exporter.probes.certificate import ask_facts, tls_facts
+from exporter.probes.certificate import ASK_WITHIN, ask_facts, tls_facts
 from exporter.probes.context import Context, Progress
 from exporter.probes.resolver import IpVersion, literal_version
+
+_SHARE_OF_REST = 0.8  # of the probe's time: the failure that is known must be told within it
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
 
@@ -76,7 +78,8 @@ async def start_tls(
     except BaseException as error:
         transport.abort()
         if peer is not None and isinstance(error, ssl.SSLCertVerificationError):
-            progress.tls = await ask_facts(*peer, secure.server_name)
+            within = min(ASK_WITHIN, _SHARE_OF_REST * progress.left())
+            progress.tls = await ask_facts(*peer, secure.server_name, within=within)
         raise
     if upgraded is None:
         raise ConnectionResetError

@@ -30,14 +30,10 @@ async def probe(config: HttpProbe, context: Context) -> Outcome:
 class Plan:
     """What of a probe can be made ready before it runs."""
 
-    def __init__(self, ask: HttpAsk, address: str, *, keep_body: bool = False) -> None:
+    def __init__(self, ask: HttpAsk, address: str) -> None:
         self.ask = ask
         self.judge = Judge(ask.expect, ask.body_limit, unpacks=ask.compression is not None)
-        self.wish = Wish(
-            body_for=self.judge.statuses,
-            keep_body=keep_body or self.judge.looks_at_body,
-            body_limit=ask.body_limit,
-        )
+        self.wish = wish_of(ask, self.judge)
         self._address = address
         self._fixed = self._made() if not _reads_files(ask) else None
 
@@ -49,6 +45,12 @@ class Plan:
         ask = self.ask
         request = request_of(ask, self._address, ask.headers, ask.body)
         return request, request.wire()
+
+
+def wish_of(ask: HttpAsk, judge: Judge, *, keep_body: bool = False) -> Wish:
+    """Return how much of an answer is wanted; its body for statuses that are expected alone."""
+    keep = keep_body or judge.looks_at_body
+    return Wish(body_for=judge.statuses, keep_body=keep, body_limit=ask.body_limit)
 
 
 def request_of(ask: HttpAsk, address: str, headers: Mapping[str, str], body: str | None) -> Request:

@@ -214,7 +214,7 @@ class Way:
 async def _send(
     request: Request, wire: bytes | None, way: Way, wish: Wish, cookies: Cookies | None
 ) -> Answer:
-    way.progress.tls = None
+    way.progress.tls, way.progress.connected = None, False
     place = request.place
     if cookies is not None:
         kept = cookies.header_for(place.host, place.target, secure=place.secure)

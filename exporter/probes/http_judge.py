@@ -15,7 +15,7 @@ from exporter.probes.http_wire import Answer
 
 Finding = tuple[Reason, str]
 Check = Callable[[Any], str | None]
-HeaderSearch = tuple[bytes, Any, bool]  # name, pattern, whether a missing one fails
+HeaderSearch = tuple[str, bytes, Any, bool]  # name, in small letters, pattern, whether a missing one fails
 
 _CHARSET = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _OTHER_CHARSETS = frozenset({"iso-8859-1", "latin-1", "iso-8859-15", "windows-1252", "utf-16"})
@@ -146,6 +146,7 @@ def _header_checks(
 ) -> list[HeaderSearch]:
     return [
         (
+            name,
             name.lower().encode(),
             compiled(check.matches),
             missing_fails if check.optional is None else not check.optional,
@@ -156,13 +157,13 @@ def _header_checks(
 
 
 def _check_headers(checks: list[HeaderSearch], answer: Answer, *, must_match: bool) -> Finding | None:
-    for name, pattern, missing_fails in checks:
-        values = answer.values(name)
+    for name, key, pattern, missing_fails in checks:
+        values = answer.values(key)
         if not values and missing_fails:
-            return Reason.HEADER, f"header {name.decode()} is missing"
+            return Reason.HEADER, f"header {name} is missing"
         if values and any(pattern.search(value.encode()) for value in values) is not must_match:
             # The value stays out: headers carry secrets.
-            return Reason.HEADER, f"header {name.decode()} " + (
+            return Reason.HEADER, f"header {name} " + (
                 "does not match" if must_match else "matches what it must not"
             )
     return None
