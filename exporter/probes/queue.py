@@ -88,6 +88,7 @@ async def _look(peer: Peer, config: QueueProbe, context: Context, progress: Prog
     sight = Sight(length=sight.length, head=sight.head, made=sight.made, processed=processed)
     progress.note("%s waiting, oldest of %s, %s worked off", sight.length, sight.made, sight.processed)
     idle = _idle(sight, context.recall, monotonic())
+    progress.note("watched for %.0f s without a movement", idle)
     reason, detail = judge(config, sight, idle, time()) or (None, _told(sight))
     return progress.outcome(reason, detail, readings=tuple(_readings(config, sight)))
 

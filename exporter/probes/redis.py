@@ -93,7 +93,7 @@ async def _converse(peer: Peer, config: RedisProbe, context: Context, progress: 
             )
         return progress.outcome(detail="PONG")
     readings = tuple(readings_of(info))
-    progress.note("INFO: %s", ", ".join(f"{seen.measure.name} {seen.value:g}" for seen in readings))
+    progress.note("INFO: %s", ", ".join(f"{seen.measure.name} {seen.value:.15g}" for seen in readings))
     reason, detail = judge(config, info) or (None, f"PONG from the {role_of(info)}")
     return progress.outcome(reason, detail, readings=readings)
 
