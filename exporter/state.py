@@ -213,7 +213,11 @@ class ServiceState:
     @property
     def failing_now(self) -> bool:
         """Whether any last observation failed, confirmed or not."""
-        return any(probe.streak > 0 for probe in self.probes.values())
+        return any(probe.failing_now for probe in self.probes.values())
+
+    def fails_beside(self, state: ProbeState) -> bool:
+        """Whether another probe than that of *state* failed last."""
+        return any(probe.failing_now for probe in self.probes.values() if probe is not state)
 
     @property
     def observed(self) -> bool:
@@ -246,9 +250,11 @@ class WorldState:
     def record(self, target: str, probe: str, observation: Observation) -> Transition | None:
         """Take in what *probe* of *target* saw; tell when that changes the verdict."""
         service = self.services[target]
-        before = service.failing_now
+        state = service.probes[probe]
+        failed = state.failing_now
         transition = service.record(probe, observation)
-        self.failing += service.failing_now - before
+        if state.failing_now is not failed and not service.fails_beside(state):
+            self.failing += -1 if failed else 1
         return transition
 
     @property
