@@ -14,7 +14,7 @@ from exporter.config import WatchConfig
 from exporter.counters import Counters
 from exporter.discovery import Discoverer
 from exporter.document import ConfigError, Mistake
-from exporter.http_sd import groups_of
+from exporter.http_sd import http_sd_text
 from exporter.loading import load_config
 from exporter.observation import Observation
 from exporter.page import landing_page
@@ -240,13 +240,14 @@ async def _check(request: web.Request) -> web.Response:
 
 async def _http_sd(request: web.Request) -> web.Response:
     exporter = request.app[EXPORTER]
-    groups = groups_of(
+    text = await asyncio.to_thread(  # thousands of services take longer than the probes should wait
+        http_sd_text,
         exporter.config.services,
         address=request.host,
         scheme=exporter.door.config.scheme,
         sources=exporter.discoverer.origins(),
     )
-    return web.json_response(groups)
+    return web.json_response(text=text)
 
 
 async def _healthy(_: web.Request) -> web.Response:

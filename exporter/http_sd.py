@@ -1,23 +1,24 @@
 """All services in the format of Prometheus's ``http_sd_configs``, ready to be scraped from ``/probe``."""
 
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from exporter.config import Service
 
 
-def groups_of(
+def http_sd_text(
     services: Mapping[str, Service], *, address: str, scheme: str, sources: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return one target group for each service, scraped at *address*.
+) -> str:
+    """Write one target group for each service, scraped at *address*.
 
     The labels say all that a scrape needs, so that no relabelling is necessary. *sources* names
     where the services come from that the configuration does not name itself.
     """
-    return [
+    groups = [
         {"targets": [address], "labels": _labels(name, service, scheme, sources.get(name, "config"))}
         for name, service in services.items()
     ]
+    return json.dumps(groups)
 
 
 def _labels(name: str, service: Service, scheme: str, source: str) -> dict[str, str]:
