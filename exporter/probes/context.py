@@ -58,6 +58,7 @@ class ProcessMemory:
     members: tuple[tuple[int, int], ...] = ()  # the main one first
     main: tuple[int, int] | None = None  # the last there was
     inodes: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()  # sockets whose holders are not ours to look at
     looks: int = 0  # since the processes of the service were searched
     restarts: int = 0
     cpu: dict[tuple[int, int], float] = field(default_factory=dict)  # of each at the last look

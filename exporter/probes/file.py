@@ -61,7 +61,11 @@ async def _look(config: FileProbe, context: Context, progress: Progress) -> Outc
         return progress.outcome(*(missing if config.exists else (None, "")))
     path, facts = found
     progress.note(
-        "%s: %d bytes, mode %04o, written at %d", path, facts.st_size, facts.st_mode & 0o7777, facts.st_mtime
+        "%s has %d bytes, mode %04o, written at %d",
+        path,
+        facts.st_size,
+        facts.st_mode & 0o7777,
+        facts.st_mtime,
     )
     reason, detail = judge(config, facts, time()) or (None, "")
     if reason is not None and config.newest:

@@ -97,6 +97,9 @@ def _by_port(config: ProcessProbe, port: int, memory: ProcessMemory) -> _Sight:
     inodes = listening_inodes(port)
     if not inodes:
         return _nothing_listens(port, memory)
+    hidden = _Sight(detail=f"port {port} is served by a process that cannot be looked at")
+    if inodes == memory.hidden and memory.looks < RECOUNT_AFTER:
+        return hidden
     known = _known(config, memory) if inodes == memory.inodes else ()
     members = known or _search(config, memory, partial(_holders, inodes))
     if members:
@@ -107,7 +110,8 @@ def _by_port(config: ProcessProbe, port: int, memory: ProcessMemory) -> _Sight:
         return _nothing_listens(port, memory)
     if config.user is not None and _is_held(inodes):
         return _Sight(reason=Reason.GONE, detail=f"port {port} is served by a process of another user")
-    return _Sight(detail=f"port {port} is served by a process that cannot be looked at")
+    memory.hidden, memory.looks = inodes, 0
+    return hidden
 
 
 def _nothing_listens(port: int, memory: ProcessMemory) -> _Sight:

@@ -223,7 +223,7 @@ async def test_a_flood_of_output_costs_bounded_memory_and_leaves_the_loop_free(h
     assert outcome.reason is Reason.TIMEOUT
     assert process.memory_info().rss - before < 20 * 1024 * 1024
     assert sum(process.cpu_times()[:2]) - used < 0.5 * LIMIT
-    assert sorted(lags)[len(lags) // 2] < 0.02
+    assert sorted(lags)[len(lags) // 2] < 0.1
 
 
 async def test_more_output_than_is_kept_does_not_block_the_program(context: Context) -> None:

@@ -621,3 +621,29 @@ def test_a_kernel_that_refuses_to_tell_is_read_from_its_tables(monkeypatch: pyte
     monkeypatch.setattr(listening, "_ask_kernel", refuse)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert listening_inodes(server.getsockname()[1]) == {str(os.fstat(server.fileno()).st_ino)}
+
+
+async def test_a_port_of_a_process_that_we_may_not_look_at_is_served_and_searched_seldom(
+    context: Context,
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port, walks = free_port(), []
+    serve(port)
+
+    def closed(pid: int) -> Iterator[str]:
+        walks.append(pid)
+        return iter(())
+
+    monkeypatch.setattr(procfs, "links", closed)
+    outcomes = [await ask(context, port=port) for _ in range(process.RECOUNT_AFTER)]
+    walked = walks.count(os.getpid())
+    monkeypatch.undo()
+    found = await ask(context, port=port)
+
+    assert {(outcome.reason, outcome.detail, outcome.process) for outcome in outcomes} == {
+        (None, f"port {port} is served by a process that cannot be looked at", None)
+    }
+    assert walked == 1
+    assert found.process is not None
