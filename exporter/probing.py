@@ -21,6 +21,7 @@ from exporter.exposition import render
 from exporter.gate import OPEN, ForbiddenAddressError, Gate, gate_of
 from exporter.history import History
 from exporter.kinds import ProbeBase
+from exporter.limits import concurrency_for
 from exporter.looking import Look, look, told
 from exporter.negotiation import negotiate
 from exporter.observation import Reason
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for the answer's way
 PROBE_LIMIT = 30.0
+SHARE = 4  # so many times fewer run at once than probes of the schedule, beside those
 DEFAULT_MODULE = "http_2xx"
 _TEXT = "text/plain"
 _LOGINS = ("auth", "pass", "login", "user", "authenticate", "sasl")
@@ -77,7 +79,8 @@ class Prober:
         """Ask as *config* says from now on."""
         self._config = config
         self._gate = gate_of(config.exporter.allow_targets)
-        self._free = asyncio.Semaphore(config.exporter.concurrency)
+        at_once = concurrency_for(config.exporter.concurrency) // SHARE
+        self._free = asyncio.Semaphore(max(1, at_once))
         for module in config.exporter.modules.values():
             probe_function(module.prober)  # loaded now, so that no first probe waits for it
         self._tools.forget_tls()
