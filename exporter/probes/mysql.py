@@ -22,6 +22,7 @@ from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.dial import Secure, dial_stream, dial_unix, start_tls
 from exporter.probes.sql import RefusedError
 
+VALUE = Measure(name="mysql_query_value", help=sql.VALUE_HELP)
 CONNECTIONS = Measure(name="mysql_threads_connected", help="Connections that clients have to the server.")
 MAX_CONNECTIONS = Measure(name="mysql_max_connections", help="Connections that the server allows.")
 
@@ -179,7 +180,7 @@ async def _talk(
     except aiomysql.MySQLError as error:
         return progress.outcome(*_reason_of(error, Reason.QUERY, password))
     progress.note("the query gave %d rows", len(rows))
-    readings = (*sql.readings_of(rows), *await _connections(session, progress))
+    readings = (*sql.readings_of(VALUE, rows), *await _connections(session, progress))
     progress.reach("processing")
     failure = sql.judge(rows, config.expect)
     return progress.outcome(*(failure or (None, f"{len(rows)} rows")), readings=readings)

@@ -20,6 +20,7 @@ from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.dial import Opened, Secure, dial, start_tls
 from exporter.probes.sql import RefusedError
 
+VALUE = Measure(name="postgres_query_value", help=sql.VALUE_HELP)
 CONNECTIONS = Measure(name="postgres_connections", help="Backends of the server that clients use.")
 MAX_CONNECTIONS = Measure(name="postgres_max_connections", help="Connections that the server allows.")
 REPLICA = Measure(name="postgres_is_replica", help="1 when the server is a replica, 0 when it is a primary.")
@@ -225,7 +226,7 @@ async def _talk(
     finally:
         connection.terminate()
     progress.reach("processing")
-    readings = (*sql.readings_of(rows), *_readings(facts))
+    readings = (*sql.readings_of(VALUE, rows), *_readings(facts))
     failure = _wrong_role(facts, config) or sql.judge(rows, config.expect)
     return progress.outcome(*(failure or (None, f"{len(rows)} rows")), readings=readings)
 

@@ -13,9 +13,7 @@ from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress
 from exporter.probes.unix import failure_of_path
 
-VALUE = Measure(
-    name="sql_value", help="First column of the first row of the query's last answer, when it is a number."
-)
+VALUE_HELP = "The first value of the query's last answer, when it is a number."
 
 ROWS_LIMIT = 1000
 BYTES_LIMIT = 1 << 20
@@ -88,10 +86,10 @@ def judge(rows: Sequence[Sequence[Any]], expect: SqlExpect) -> tuple[Reason, str
     return Reason.ANSWER, f"is {str(value)[:_SHOWN]}, expected {expect.value}"
 
 
-def readings_of(rows: Sequence[Sequence[Any]]) -> tuple[Reading, ...]:
-    """Return the value of the query, when it is a number."""
+def readings_of(measure: Measure, rows: Sequence[Sequence[Any]]) -> tuple[Reading, ...]:
+    """Return the value of the query as *measure*, when it is a number."""
     number = _number(rows[0][0]) if rows and len(rows[0]) else None
-    return () if number is None else (Reading(VALUE, number),)
+    return () if number is None else (Reading(measure, number),)
 
 
 def _fits(value: Any, wanted: Between | Scalar) -> bool:

@@ -207,7 +207,7 @@ async def test_a_query_is_answered(server: Server, context: Context) -> None:
     assert outcome.reason is None, outcome.detail
     assert outcome.address == "127.0.0.1"
     assert {"connect", "processing"} <= outcome.phases.keys()
-    assert value_of(outcome, "sql_value") == 1
+    assert value_of(outcome, f"{server.kind}_query_value") == 1
 
 
 async def test_connections_and_their_limit_are_read(server: Server, context: Context) -> None:
