@@ -47,6 +47,7 @@ class Running:
         self.folder = folder
         self.address = f"127.0.0.1:{port}"
         self.file = folder / "soulfra.yml"
+        self.started = False
 
     async def start(self, web: dict[str, Any]) -> None:
         write(self.folder, web)
@@ -57,6 +58,7 @@ class Running:
         self.listener = Listener(make_app(self.exporter), self.address, self.exporter.door)
         await self.listener.start(self.exporter.reload_protection)
         await self.exporter.start()
+        self.started = True
 
     async def stop(self) -> None:
         await self.exporter.stop()
@@ -80,7 +82,8 @@ async def running(
     monkeypatch.setattr(serving, "LOOK_EVERY", 0.05)
     one = Running(tmp_path, free_port())
     yield one
-    await one.stop()
+    if one.started:
+        await one.stop()
 
 
 def trusting(pem: Path) -> ssl.SSLContext:
@@ -532,6 +535,44 @@ def test_the_command_serves_as_the_web_configuration_says(
     status, text = ask(SCRAPER)
     assert status == 200
     assert set(json.loads(text)["services"]) == {name for name in "ab" if Shard(1, 2).has(name)}
+
+
+async def test_the_command_shows_new_certificates_and_asks_for_those_of_clients(
+    running: Running,
+    make_certificate: Make,
+    binary: Callable[[str], str],
+    launch: Callable[..., "subprocess.Popen[bytes]"],
+    until: Callable[..., Awaitable[object]],
+) -> None:
+    """As its own process, because only that one has the event loop of production."""
+    address, folder = running.address, running.folder
+    port = address.rpartition(":")[2]
+    mutual = {"client_auth_type": "RequireAndVerifyClientCert", "client_allowed_sans": ["localhost"]}
+    key, pem = make_certificate(30)
+    write(folder, tls_of(key, pem, client_ca_file=pem.name, **mutual))
+    (folder / "soulfra.yml").write_text(
+        f"exporter: {{fast_path: false, listen: '{address}', web_config: web.yml}}\nservices: {{a: {{}}}}\n"
+    )
+    command = [sys.executable, "-c", "from exporter.cli import exporter; exporter()"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    launch(*command, "--config", "soulfra.yml", cwd=folder, env=environment)
+    program = binary("curl")
+
+    async def asked(*more: str) -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            *(program, "-s", "--cacert", str(pem), "--resolve", f"localhost:{port}:127.0.0.1", *more),
+            f"https://localhost:{port}/-/healthy",
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return (await process.communicate())[0]
+
+    shown = ["--cert", str(pem), "--key", str(key)]
+    await until(lambda: asked(*shown), every=0.1)
+    assert await asked(*shown) == b"healthy\n"
+    assert await asked() == b""
+
+    make_certificate(60)  # in the same files: the old one is neither shown nor trusted any more
+    assert await until(lambda: asked(*shown), every=0.1) == b"healthy\n"
 
 
 @pytest.mark.parametrize(
