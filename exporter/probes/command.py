@@ -137,15 +137,18 @@ async def _run(config: CommandProbe, context: Context, progress: Progress) -> Ou
     try:
         async with asyncio.timeout(context.timeout):
             process = await in_thread(starting.run, context.recall)
+        run = await _follow(process)
     except CannotRunError as error:
         return progress.outcome(Reason.INTERNAL, str(error))
     except TimeoutError:
         starting.abandon()
         return progress.outcome(Reason.INTERNAL, "the program could not be started in time")
+    except OSError as error:  # no thread or no handle is left for it
+        starting.abandon()
+        return progress.outcome(Reason.INTERNAL, f"the program cannot be watched: {error.strerror}")
     except asyncio.CancelledError:
         starting.abandon()
         raise
-    run = await _follow(process)
     try:
         in_time = await _wait(run, context.timeout)
         await asyncio.wait([run.output.closed, run.errors.closed], timeout=LAST_WORDS)

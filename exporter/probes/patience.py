@@ -5,6 +5,7 @@ the loop's own workers: others need those, and Python waits for them at its end.
 """
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ _LOOK = "look in a thread"  # key of what is recalled
 
 
 async def in_thread(work: Callable[[], T], recall: dict[str, Any]) -> T:
-    """Return what *work* returns, or raise what it raises.
+    """Return what *work* returns, or raise what it raises; OSError when there is no thread for it.
 
     While an earlier call of the same probe hangs it waits for that one and starts none: the caller's
     time limit ends the waiting, and threads do not pile up.
@@ -24,7 +25,11 @@ async def in_thread(work: Callable[[], T], recall: dict[str, Any]) -> T:
     look: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     look.add_done_callback(_heard)
     recall[_LOOK] = look
-    threading.Thread(target=_run, args=(work, look), daemon=True, name="patience").start()
+    try:
+        threading.Thread(target=_run, args=(work, look), daemon=True, name="patience").start()
+    except RuntimeError as error:
+        look.cancel()
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
     return await asyncio.shield(look)
 
 

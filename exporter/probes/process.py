@@ -60,6 +60,8 @@ async def _look(config: ProcessProbe, context: Context, progress: Progress) -> O
         sight, facts = await in_thread(partial(look, config, context.memory), context.recall)
     except UnclearError as error:
         return progress.outcome(Reason.INTERNAL, str(error))
+    except OSError as error:
+        return progress.outcome(Reason.INTERNAL, f"processes cannot be looked for: {error.strerror}")
     progress.note("found the processes %s", ", ".join(str(stat.pid) for stat in sight.members) or "none")
     reason, detail = sight.reason, sight.detail
     if reason is None and facts is not None:

@@ -1,6 +1,7 @@
 """The command probe on real programs, well-behaved and hostile ones."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -415,3 +416,29 @@ async def test_bad_metrics_fail_the_probe(context: Context, code: str, reason: R
     outcome = await ask(context, *shell(code), metrics=True)
 
     assert (outcome.reason, outcome.readings) == (reason, ())
+
+
+@pytest.mark.parametrize(
+    ("lost", "error"),
+    [
+        ("os.pidfd_open", OSError(errno.EMFILE, "Too many open files")),
+        ("threading.Thread.start", RuntimeError()),
+    ],
+)
+async def test_a_machine_without_handles_or_threads_is_no_evidence_and_leaves_no_program(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: str, error: Exception
+) -> None:
+    file = tmp_path / "pid"
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lost, refuse)
+        outcome = await ask(context, *shell(f"echo $$ > {file}; sleep 60"))
+    again = await ask(context, "true")
+
+    assert outcome.reason is Reason.INTERNAL
+    assert outcome.detail.startswith("the program cannot be watched: ")
+    assert not file.exists() or not file.read_text() or ended(int(file.read_text()))
+    assert again.reason is None

@@ -647,3 +647,21 @@ async def test_a_port_of_a_process_that_we_may_not_look_at_is_served_and_searche
     }
     assert walked == 1
     assert found.process is not None
+
+
+async def test_a_machine_without_threads_is_no_evidence(
+    context: Context, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        blind = await ask(context, port=free_port())
+    after = await ask(context, port=free_port())
+
+    assert (blind.reason, blind.detail) == (
+        Reason.INTERNAL,
+        "processes cannot be looked for: no thread can be started",
+    )
+    assert after.reason is Reason.GONE
