@@ -4,17 +4,22 @@ import resource
 
 OWN_FILES = 100  # listening sockets, scrapes, logs, the loop's own
 FILES_PER_PROBE = 3  # its connection, the look at a certificate that does not verify, and one in closing
+ENOUGH_FILES = 65_536  # commands inherit the limit, and some walk through all files that they might have
 
 
 def raise_open_files() -> int:
-    """Allow this process as many open files as the system lets it; return how many that is."""
+    """Allow this process as many open files as the system lets it, but no absurd number; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def concurrency_for(wanted: int) -> int:
     """Return how many of *wanted* probes at once the open files suffice for; at least one."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return wanted
     return max(1, min(wanted, (files - OWN_FILES) // FILES_PER_PROBE))
