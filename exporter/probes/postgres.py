@@ -26,7 +26,7 @@ MAX_CONNECTIONS = Measure(name="postgres_max_connections", help="Connections tha
 REPLICA = Measure(name="postgres_is_replica", help="1 when the server is a replica, 0 when it is a primary.")
 LAG = Measure(
     name="postgres_replication_lag_seconds",
-    help="Age of the last transaction that a replica has replayed; 0 when it has all that it received.",
+    help="Age of the last transaction that a replica has replayed; 0 when it is connected and has all.",
 )
 
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -36,7 +36,8 @@ SELECT pg_is_in_recovery(),
        (SELECT sum(numbackends) FROM pg_stat_database),
        current_setting('max_connections')::int,
        CASE WHEN NOT pg_is_in_recovery() THEN NULL
-            WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+            WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
+                 AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
             ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
 """
 _STATES = {  # by SQLSTATE, the longest that fits
@@ -293,13 +294,18 @@ def _wrong_role(facts: Sequence[Any], config: PostgresProbe) -> tuple[Reason, st
         return None
     if not facts:
         return Reason.ROLE, "does not tell its role"
-    replica, _, _, lag = facts
-    role = "replica" if replica else "primary"
+    role = "replica" if facts[0] else "primary"
     if config.role not in (None, role):
         return Reason.ROLE, f"is a {role}, expected {config.role}"
-    if config.max_lag is not None and lag is not None and float(lag) > config.max_lag:
-        return Reason.LIMIT, f"lags {float(lag):.1f} s behind, allowed are {config.max_lag:g} s"
-    return None
+    return _too_far_behind(facts[3], config.max_lag) if role == "replica" else None
+
+
+def _too_far_behind(lag: Any, allowed: float | None) -> tuple[Reason, str] | None:
+    if allowed is None or (lag is not None and float(lag) <= allowed):
+        return None
+    if lag is None:
+        return Reason.LIMIT, "has replayed nothing since its start and is not level with its primary"
+    return Reason.LIMIT, f"lags {float(lag):.1f} s behind, allowed are {allowed:g} s"
 
 
 def _refused(error: asyncpg.PostgresError, otherwise: Reason) -> RefusedError:

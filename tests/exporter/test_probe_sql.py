@@ -390,6 +390,70 @@ async def test_a_primary_says_that_it_is_one(postgres_server: Server, context: C
     assert value_of(primary, "postgres_is_replica") == 0
 
 
+@pytest.fixture
+def replica_server(postgres_server: Server) -> Iterator[Server]:
+    """Start a replica of the server, which streams from it."""
+    tools = Path(needed("pg_basebackup", *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))))).parent
+    environment = {**os.environ, "PGPASSWORD": SECRET}
+    other: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": [], "cwd": "/"}
+    with owned_folder("postgres") as folder:
+        folder.chmod(0o700)
+        source = ["-h", "127.0.0.1", "-p", str(postgres_server.port), "-U", "postgres", "-c", "fast", "-N"]
+        run(str(tools / "pg_basebackup"), "-D", str(folder), "-R", *source, env=environment, **other)
+        port = free_port()
+        place = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+        settings = [word for setting in place for word in ("-c", setting)]
+        program = str(tools / "postgres")
+        process = start(program, "-D", str(folder), "-p", str(port), *settings, **other)
+        try:
+            wait_for(port, process)
+            file = folder / f".s.PGSQL.{port}"
+            yield Server(
+                kind="postgres", port=port, socket=file, process=process, ca_file=postgres_server.ca_file
+            )
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(DEADLINE)
+
+
+async def run_as_admin(server: Server, statement: str) -> None:
+    admin = await asyncpg.connect(
+        host="127.0.0.1", port=server.port, user="postgres", password=SECRET, ssl=False, database="shop"
+    )
+    await admin.execute(statement)
+    await admin.close()
+
+
+async def test_a_replica_tells_how_far_it_is_behind(
+    postgres_server: Server, replica_server: Server, context: Context, until: Until
+) -> None:
+    async def asked(**more: Any) -> Outcome:
+        return await replica_server.ask(context, role="replica", max_lag="1ms", **more)
+
+    async def level() -> Outcome | None:
+        outcome = await asked(query="SELECT count(*) FROM first", expect={"value": 1})
+        return outcome if outcome.reason is None else None
+
+    await run_as_admin(postgres_server, "CREATE TABLE first AS SELECT 1; GRANT SELECT ON first TO prober")
+    followed = await until(level)
+    await run_as_admin(replica_server, "SELECT pg_wal_replay_pause()")
+    await run_as_admin(postgres_server, "CREATE TABLE more AS SELECT generate_series(1, 1000)")
+
+    async def lags() -> bool:
+        return (await asked()).reason is Reason.LIMIT
+
+    await until(lags)
+    behind = await asked()
+    primary = await replica_server.ask(context, role="primary")
+
+    assert isinstance(followed, Outcome)
+    assert value_of(followed, "postgres_is_replica") == 1
+    assert value_of(followed, "postgres_replication_lag_seconds") == 0
+    assert value_of(behind, "postgres_replication_lag_seconds") > 0
+    assert behind.detail.endswith("allowed are 0.001 s")
+    assert primary.reason is Reason.ROLE
+
+
 @pytest.mark.parametrize("kind", ["postgres", "mysql"])
 async def test_nobody_listening_is_connect_refused(context: Context, kind: str) -> None:
     outcome = await ask(kind, context, f"prober@127.0.0.1:{free_port()}/shop")
