@@ -71,6 +71,10 @@ class Made:
     services: Mapping[str, Service] = field(default_factory=dict)
     skipped: Counter[Skip] = field(default_factory=Counter)
     example: str = ""  # what is wrong with the first that was skipped
+    known: Mapping[tuple[object, ...], tuple[str, Service]] = field(default_factory=dict)  # by target
+
+
+NOTHING = Made()
 
 
 def parse(text: bytes, *, is_json: bool) -> Found:
@@ -131,19 +135,26 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _TEXT_LIMIT and value.isprintable()
 
 
-def services_of(targets: Iterable[Target], template: Mapping[str, Any], taken: Iterable[str]) -> Made:
-    """Make a service of each target; what does not become a valid one is skipped and counted."""
+def services_of(
+    targets: Iterable[Target], template: Mapping[str, Any], taken: Iterable[str], before: Made = NOTHING
+) -> Made:
+    """Make a service of each target; what does not become a valid one is skipped and counted.
+
+    What was made *before*, with the same template, is taken over: thousands of targets seldom all change.
+    """
     services: dict[str, Service] = {}
+    known: dict[tuple[object, ...], tuple[str, Service]] = {}
     skipped: Counter[Skip] = Counter()
     example = ""
     names = set(taken)
     for target in targets:
         try:
-            name, service = _service_of(target, template)
+            made = before.known.get(target.identity) or _service_of(target, template)
         except ValueError as error:
             skip = Skip.LABEL if isinstance(error, MissingLabelError) else Skip.INVALID
             text = str(error)
         else:
+            name, service = known[target.identity] = made
             if name not in names:
                 names.add(name)
                 services[name] = service
@@ -151,7 +162,7 @@ def services_of(targets: Iterable[Target], template: Mapping[str, Any], taken: I
             skip, text = Skip.TAKEN, f"there is a service {name} already"
         skipped[skip] += 1
         example = example or f"{target.address}: {' '.join(text.split())}"
-    return Made(services=services, skipped=skipped, example=example)
+    return Made(services=services, skipped=skipped, example=example, known=known)
 
 
 def _service_of(target: Target, template: Mapping[str, Any]) -> tuple[str, Service]:

@@ -21,6 +21,11 @@ class Target:
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What tells it from other targets, to look it up by."""
+        return (self.address, *self.labels.items())
+
 
 class MissingLabelError(ValueError):
     """The template asks for a label that the target does not have."""

@@ -305,6 +305,18 @@ def test_single_targets_that_are_wrong_are_skipped_and_counted() -> None:
     assert made.skipped == {Skip.LABEL: 1, Skip.INVALID: 2, Skip.TAKEN: 1}
 
 
+def test_a_target_that_stays_keeps_its_service_object() -> None:
+    one, two = Target("h:1", {"name": "one"}), Target("h:2", {"name": "two"})
+    before = services_of([one, two], TEMPLATE, ())
+
+    after = services_of(
+        [Target("h:2", {"name": "two"}), Target("h:1", {"name": "other"})], TEMPLATE, (), before
+    )
+
+    assert list(after.services) == ["two", "other"]
+    assert after.services["two"] is before.services["two"]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
