@@ -22,6 +22,10 @@ _FRAMING = {"content-length", "transfer-encoding", "connection", "te", "trailer"
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"{value!r} is not the name of a header, for example X-Api-Version")
+    return value
+
+
+def _own_header(value: str) -> str:
     if value.lower() in _FRAMING:
         raise ValueError(f"the header {value} belongs to the connection, which the exporter makes itself")
     return value
@@ -57,6 +61,7 @@ def _listed(value: object) -> list[Any]:
 
 
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+OwnHeader = Annotated[HeaderName, AfterValidator(_own_header)]
 HeaderText = Annotated[str, AfterValidator(header_text)]
 Re2 = Annotated[str, AfterValidator(check_re2)]
 Patterns = Annotated[tuple[Re2, ...], BeforeValidator(as_list)]
@@ -156,7 +161,7 @@ class HttpAsk(Strict):
     """How an address is asked, and what is expected of its answer."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
-    headers: Mapping[HeaderName, HeaderText] = Field(default={}, repr=False)
+    headers: Mapping[OwnHeader, HeaderText] = Field(default={}, repr=False)
     body: str | None = Field(default=None, repr=False)
     body_file: str | None = None
     redirects: Annotated[int, Field(ge=0, le=MOST_REDIRECTS)] = 0  # followed at most
@@ -165,7 +170,7 @@ class HttpAsk(Strict):
     proxy: Annotated[Url, AfterValidator(_plain_http)] | None = Field(default=None, repr=False)
     ip_version: Literal[4, 6] | None = None
     ip_fallback: bool = True  # the other version, if a name has no address of this one
-    unix: SocketPath | None = None
+    socket: SocketPath | None = None
     compression: Literal["gzip", "deflate"] | None = None
     body_limit: Annotated[ByteSize, Field(ge=1, le=MOST_BODY)] = 1024 * 1024
     expect: HttpExpect = HttpExpect()
@@ -179,8 +184,8 @@ class HttpAsk(Strict):
             raise ValueError("write basic_auth or bearer, not both")
         if (self.basic_auth or self.bearer) and "authorization" in map(str.lower, self.headers):
             raise ValueError("write basic_auth, bearer or the header Authorization, one of them")
-        if self.unix is not None and self.proxy is not None:
-            raise ValueError("write unix or proxy, not both: a socket file needs no proxy")
+        if self.socket is not None and self.proxy is not None:
+            raise ValueError("write socket or proxy, not both: a socket file needs no proxy")
         if self.method == "HEAD" and self.expect.of_body:
             raise ValueError("an answer to HEAD has no body to expect something of; use GET")
         return self
@@ -194,7 +199,7 @@ class HttpProbe(HttpAsk, ProbeBase):
 
     def address(self) -> tuple[str, int] | None:
         """Return host and port of the address; None for a socket file."""
-        if self.unix is not None:
+        if self.socket is not None:
             return None
         parts = urlsplit(self.http)
         return (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))

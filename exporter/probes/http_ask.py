@@ -184,7 +184,7 @@ async def visit(
             raise AnswerError(Reason.REDIRECT, f"more than {ask.redirects} redirects")
         redirects += 1
         request, wire = redirected(request, answer.status, location), None
-        if ask.unix is not None and request.place.host != home:
+        if ask.socket is not None and request.place.host != home:
             raise AnswerError(Reason.REDIRECT, "a redirect leads away from the socket file")
         progress.note("follows a redirect to %s", request.place.address)
 
@@ -240,8 +240,8 @@ async def _send(
 async def _open(make: Callable[[], Exchange], place: Place, way: Way) -> tuple[asyncio.Transport, Exchange]:
     ask, progress = way.ask, way.progress
     secure = way.secure(place)
-    if ask.unix is not None:
-        return await dial_socket_file(make, ask.unix, progress=progress, secure=secure)
+    if ask.socket is not None:
+        return await dial_socket_file(make, ask.socket, progress=progress, secure=secure)
     if ask.proxy is not None:
         return await _through_proxy(make, place_of(ask.proxy), place, secure, way)
     version = ask.ip_version
