@@ -25,6 +25,10 @@ _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
 
+class TlsFileError(OSError):
+    """A file of ours for TLS cannot be used: that says nothing about the peer."""
+
+
 @dataclass(slots=True)
 class Tools:
     """Costly things that all probes of one configuration share."""
@@ -34,9 +38,13 @@ class Tools:
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
 
     def tls(self, config: Tls) -> ssl.SSLContext:
-        """Return the context for *config*. Raises OSError when one of its files cannot be used."""
+        """Return the context for *config*. Raises TlsFileError when one of its files cannot be used."""
         if config not in self._contexts:
-            self._contexts[config] = _tls_context(config)
+            try:
+                self._contexts[config] = _tls_context(config)
+            except OSError as error:
+                told = getattr(error, "reason", None) or error.strerror or type(error).__name__
+                raise TlsFileError(f"a file of tls cannot be used: {told}") from error
         return self._contexts[config]
 
     def forget_tls(self) -> None:
@@ -183,6 +191,8 @@ def _late(progress: Progress, limit: float) -> tuple[Reason, str]:
 
 def failure_of(error: BaseException, *, connected: bool) -> tuple[Reason, str]:
     """Name the reason of a network failure, looking at its causes, the first cause first."""
+    if isinstance(error, TlsFileError):
+        return Reason.INTERNAL, str(error)
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:

@@ -28,6 +28,7 @@ MAX_CONNECTIONS = Measure(name="mysql_max_connections", help="Connections that t
 
 _SHARE_FOR_FACTS = 0.25  # of the timeout
 _LARGEST_PACKET = (1 << 24) - 1
+_READS_AT_A_TIME = 100  # then others have the loop
 _NUMBERED = range(1000, 65536)  # errors of servers
 _IN_CLEAR = (b"mysql_clear_password", b"mysql_old_password")
 _CODES: dict[int, tuple[Reason, str]] = {
@@ -49,6 +50,7 @@ class _Session(aiomysql.Connection):  # type: ignore[misc] # the driver has no t
         self._reader, self._writer = stream
         self._next_seq_id = 0
         self._received = 0
+        self._reads = 0
 
     async def greet(self) -> None:
         """Read what the server says first."""
@@ -80,6 +82,9 @@ class _Session(aiomysql.Connection):  # type: ignore[misc] # the driver has no t
         self._received += num_bytes
         if self._received > sql.BYTES_LIMIT:
             raise RefusedError(Reason.TOO_LARGE, f"the answer has more than {sql.BYTES_LIMIT} bytes")
+        self._reads += 1
+        if self._reads % _READS_AT_A_TIME == 0:  # what is here already is read without a pause
+            await asyncio.sleep(0)
         data: bytes = await super()._read_bytes(num_bytes)
         return data
 

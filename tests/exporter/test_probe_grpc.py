@@ -157,7 +157,9 @@ async def test_tls_is_verified_and_the_expiry_known(
         other_name = await ask(context, port, tls={**ours, "server_name": "grpc.example"}, **more)
         stranger = await ask(context, port, tls={}, **more)
         plain = await ask(context, port, **more)
+        no_file = await ask(context, port, tls={"ca_file": "/no/such/file"}, **more)
 
+    assert no_file.reason is Reason.INTERNAL
     reasons = [outcome.reason for outcome in (right, other_name, stranger, plain)]
     if days > 0:
         assert reasons == [None, Reason.TLS_VERIFY, Reason.TLS_VERIFY, Reason.PROTOCOL], right.detail

@@ -332,7 +332,9 @@ async def test_tls_is_verified_and_the_expiry_known(server: Server, context: Con
     right = await server.ask(context, place, tls=ours)
     other_name = await server.ask(context, place, tls={**ours, "server_name": "db.example"})
     stranger = await server.ask(context, place, tls={})
+    no_file = await server.ask(context, place, tls={"ca_file": "/no/such/file"})
 
+    assert no_file.reason is Reason.INTERNAL, "our own fault would have the server restarted"
     reasons = [outcome.reason for outcome in (right, other_name, stranger)]
     assert reasons == [None, Reason.TLS_VERIFY, Reason.TLS_VERIFY], right.detail
     assert right.phases["tls"] > 0
