@@ -86,6 +86,9 @@ def _by_module(config: "WatchConfig", name: str, target: str) -> "dict[str, tupl
     if module is None:
         known = ", ".join(config.exporter.modules) or "there is none"
         _refuse(f"there is no module {name!r} in the configuration; modules: {known}")
+    obstacles = module.obstacles()
+    if obstacles:
+        _refuse(f"module {name} cannot be used: {'; '.join(obstacles)}")
     try:
         return {module.prober: (probe_of(module, target), module.timeout or DEFAULT_LIMIT)}
     except TargetError as error:

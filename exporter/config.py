@@ -262,7 +262,7 @@ class WatchConfig(BaseModel):
                 found.append(f"services.{name}.host: is told in metrics only; no remediator goes by it yet")
         found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
         for name, module in self.exporter.modules.items():
-            found += [f"exporter.modules.{name}.{warning}" for warning in module.warnings()]
+            found += [f"exporter.modules.{name}: {warning}" for warning in module.warnings()]
         return found + self._unused_json()
 
     def _unused_json(self) -> list[str]:

@@ -1,15 +1,22 @@
 """The modules of a ``blackbox.yml``, as blackbox_exporter reads them.
 
-A file that works there is taken as it stands. What cannot be honoured here is a mistake that names the
-mend, or a warning where the verdict stays the same; nothing is passed over in silence.
-``exporter.translation`` turns a module and a target into a probe.
+A file that works there is taken as it stands: what is wrong there is a mistake here too. A module that wants
+what cannot be done here is told by a warning with the mend, and whoever asks for it is refused; nothing
+is passed over in silence. ``exporter.translation`` turns a module and a target into a probe.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from exporter.fields import Duration, Strict, header_text
 from exporter.kinds.patterns import Re2
@@ -35,11 +42,6 @@ Texts = tuple[str, ...]
 Patterns = tuple[Re2, ...]
 
 
-def _refuse(value: object, info: Any) -> None:
-    if value not in (None, False, "", {}):
-        raise ValueError(_UNSUPPORTED[info.field_name])
-
-
 _UNSUPPORTED = {
     "fail_if_body_json_matches_cel": (
         "CEL is not supported; write the check as expect.json of a probe under services, or as a regular"
@@ -56,12 +58,26 @@ _UNSUPPORTED = {
     "no_proxy": "is not supported; write a second module without proxy_url",
     "proxy_connect_header": "is not supported; write the user and the password into proxy_url",
     "source_ip_address": "is not supported: the route to the target decides; leave it out",
+    "ca": "is not supported; put it into a file and write ca_file",
+    "cert": "is not supported; put it into a file and write cert_file",
+    "key": "is not supported; put it into a file and write key_file",
+    "username_file": "is not supported; write username",
     "labels": "probe_expect_info is not supported; leave labels out",
     "expect_bytes": "is not supported; write expect",
 }
 
 
-class TlsConfig(Strict):
+class Part(Strict):
+    """A part of a module; some of its keys may ask for what cannot be done here."""
+
+    def obstacles(self) -> Iterator[str]:
+        """Say what cannot be done, each with its key and its mend."""
+        for key in self.model_fields_set & _UNSUPPORTED.keys():
+            if getattr(self, key) not in (None, False, "", {}):
+                yield f"{key}: {_UNSUPPORTED[key]}"
+
+
+class TlsConfig(Part):
     """How a TLS peer is checked, and what it is shown."""
 
     insecure_skip_verify: bool = False
@@ -75,14 +91,8 @@ class TlsConfig(Strict):
     cert: str | None = None
     key: str | None = None
 
-    @field_validator("ca", "cert", "key")
-    @classmethod
-    def _files_only(cls, value: str | None, info: Any) -> None:
-        if value:
-            raise ValueError(f"is not supported; put it into a file and write {info.field_name}_file")
 
-
-class BasicAuth(Strict):
+class BasicAuth(Part):
     """A user and a password."""
 
     username: str = ""
@@ -92,8 +102,6 @@ class BasicAuth(Strict):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        if self.username_file:
-            raise ValueError("username_file is not supported; write username")
         if self.password is not None and self.password_file is not None:
             raise ValueError("write password or password_file, not both")
         return self
@@ -123,7 +131,7 @@ class HeaderMatch(Strict):
     allow_missing: bool = False
 
 
-class Choice(Strict):
+class Choice(Part):
     """Which of a name's addresses is taken."""
 
     preferred_ip_protocol: Literal["ip4", "ip6"] = "ip6"
@@ -139,6 +147,7 @@ class HttpModule(Choice):
     """The key ``http`` of a module."""
 
     valid_status_codes: tuple[int, ...] = ()  # none: 2xx
+    accept_any_response: bool = False
     valid_http_versions: Texts = ()
     follow_redirects: bool = True
     no_follow_redirects: bool | None = None
@@ -171,31 +180,6 @@ class HttpModule(Choice):
     enable_http2: bool | None = None
     enable_http3: bool = False
 
-    _not_here = field_validator(
-        "fail_if_body_json_matches_cel",
-        "fail_if_body_json_not_matches_cel",
-        "oauth2",
-        "http_headers",
-        "proxy_from_environment",
-        "no_proxy",
-        "proxy_connect_header",
-        "enable_http3",
-    )(_refuse)
-
-    @field_validator("compression")
-    @classmethod
-    def _known_compression(cls, value: str) -> str:
-        if value not in ("", "gzip", "deflate", "identity"):
-            raise ValueError(f"{value!r} is not supported; write gzip, deflate or identity, or leave it out")
-        return value
-
-    @field_validator("valid_http_versions")
-    @classmethod
-    def _known_versions(cls, value: Texts) -> Texts:
-        if value and _HTTP_1.isdisjoint(value):
-            raise ValueError("only HTTP/1.0 and HTTP/1.1 are spoken here; name one of them too")
-        return value
-
     @model_validator(mode="after")
     def _one_way_each(self) -> Self:
         if self.body and self.body_file:
@@ -204,10 +188,6 @@ class HttpModule(Choice):
         given = [way for way in ways if getattr(self, way)]
         if len(given) > 1:
             raise ValueError(f"write one of {' and '.join(given)}, not both")
-        if self.fail_if_ssl and self.fail_if_not_ssl:
-            raise ValueError("fail_if_ssl and fail_if_not_ssl together always fail")
-        if self.no_follow_redirects and "follow_redirects" in self.model_fields_set and self.follow_redirects:
-            raise ValueError("follow_redirects and no_follow_redirects contradict each other")
         return self
 
     @property
@@ -215,8 +195,23 @@ class HttpModule(Choice):
         """Whether redirects are followed."""
         return self.follow_redirects and not self.no_follow_redirects
 
+    def obstacles(self) -> Iterator[str]:
+        """Say what cannot be done, each with its key and its mend."""
+        yield from super().obstacles()
+        yield from (f"tls_config.{told}" for told in self.tls_config.obstacles())
+        if self.basic_auth is not None:
+            yield from (f"basic_auth.{told}" for told in self.basic_auth.obstacles())
+        if self.compression not in ("", "gzip", "deflate", "identity"):
+            yield f"compression: {self.compression} is not supported; write gzip or deflate, or leave it out"
+        if self.valid_http_versions and _HTTP_1.isdisjoint(self.valid_http_versions):
+            yield "valid_http_versions: only HTTP/1.0 and HTTP/1.1 are spoken here; name one of them too"
+        if self.fail_if_ssl and self.fail_if_not_ssl:
+            yield "fail_if_ssl: fails always together with fail_if_not_ssl; leave one of them out"
+
     def warnings(self) -> Iterator[str]:
         """Say what is done in another way than there."""
+        if self.no_follow_redirects and "follow_redirects" in self.model_fields_set and self.follow_redirects:
+            yield "follow_redirects: no_follow_redirects beats it"
         if self.enable_http2:
             yield "enable_http2: requests are made by HTTP/1.1"
         if set(self.valid_http_versions) - _HTTP_1:
@@ -225,16 +220,20 @@ class HttpModule(Choice):
             yield "body_size_limit: 0 means the limit of the exporter here, not no limit"
 
 
-class Exchange(Strict):
+class Exchange(Part):
     """One line of a talk over TCP."""
 
     expect: Re2 | None = None
-    send: str | None = None
+    send: str | bytes | None = None
     starttls: bool = False
     labels: Any = None
     expect_bytes: Any = None
 
-    _not_here = field_validator("labels", "expect_bytes")(_refuse)
+    def obstacles(self) -> Iterator[str]:
+        """Say what cannot be done, each with its key and its mend."""
+        yield from super().obstacles()
+        if isinstance(self.send, bytes):
+            yield "send: bytes are not supported; write text, or probe a database as a service"
 
 
 class TcpModule(Choice):
@@ -245,13 +244,14 @@ class TcpModule(Choice):
     tls: bool = False
     tls_config: TlsConfig = TlsConfig()
 
-    _not_here = field_validator("source_ip_address")(_refuse)
-
-    @model_validator(mode="after")
-    def _one_begin_of_tls(self) -> Self:
+    def obstacles(self) -> Iterator[str]:
+        """Say what cannot be done, each with its key and its mend."""
+        yield from super().obstacles()
+        yield from (f"tls_config.{told}" for told in self.tls_config.obstacles())
+        for index, step in enumerate(self.query_response):
+            yield from (f"query_response[{index}].{told}" for told in step.obstacles())
         if self.tls and any(step.starttls for step in self.query_response):
-            raise ValueError("write tls or a step with starttls, not both: a connection begins TLS once")
-        return self
+            yield "tls: a connection begins TLS once; write tls or a step with starttls, not both"
 
 
 class Records(Strict):
@@ -279,13 +279,12 @@ class DnsModule(Choice):
     validate_authority_rrs: Records = Records()
     validate_additional_rrs: Records = Records()
 
-    _not_here = field_validator("source_ip_address")(_refuse)
-
-    @model_validator(mode="after")
-    def _tls_by_tcp(self) -> Self:
+    def obstacles(self) -> Iterator[str]:
+        """Say what cannot be done, each with its key and its mend."""
+        yield from super().obstacles()
+        yield from (f"tls_config.{told}" for told in self.tls_config.obstacles())
         if self.dns_over_tls and self.transport_protocol != "tcp":
-            raise ValueError("dns_over_tls needs transport_protocol: tcp")
-        return self
+            yield "dns_over_tls: needs transport_protocol: tcp"
 
 
 class GrpcModule(Choice):
@@ -307,7 +306,7 @@ _ELSEWHERE = {
 class Module(Strict):
     """How targets are asked."""
 
-    prober: Literal["http", "tcp", "dns", "grpc"]
+    prober: Literal["http", "tcp", "dns", "grpc", "icmp", "unix", "websocket"]
     timeout: Duration | None = None
     http: HttpModule = HttpModule()
     tcp: TcpModule = TcpModule()
@@ -316,13 +315,7 @@ class Module(Strict):
     icmp: Any = None
     unix: Any = None
     websocket: Any = None
-
-    @field_validator("prober", mode="before")
-    @classmethod
-    def _can_be_asked(cls, value: object) -> object:
-        if isinstance(value, str) and value in _ELSEWHERE:
-            raise ValueError(_ELSEWHERE[value])
-        return value
+    _untranslatable: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
@@ -330,9 +323,27 @@ class Module(Strict):
             raise ValueError("dns.query_name is missing")
         return self
 
+    @property
+    def part(self) -> Choice | None:
+        """The section of its prober, if that is one of ours."""
+        parts = {"http": self.http, "tcp": self.tcp, "dns": self.dns, "grpc": self.grpc}
+        return parts.get(self.prober)
+
+    def cannot_because(self, told: str) -> None:
+        """Note why no probe of ours can do what the module wants."""
+        self._untranslatable = told
+
+    def obstacles(self) -> list[str]:
+        """Say why the module cannot be used, each with its key and its mend; nothing when it can."""
+        if self.prober in _ELSEWHERE:
+            return [_ELSEWHERE[self.prober]]
+        found = [f"{self.prober}.{told}" for told in self.part.obstacles()] if self.part else []
+        return sorted(found) or ([f"{self.prober}: {self._untranslatable}"] if self._untranslatable else [])
+
     def warnings(self) -> Iterator[str]:
-        """Say what is allowed but not used, or done in another way."""
+        """Say what cannot be used, is not used, or is done in another way."""
+        yield from (f"cannot be used: {told}" for told in self.obstacles())
         unused = self.model_fields_set - {"prober", "timeout", self.prober}
-        yield from (f"{key}: is not used by prober {self.prober}" for key in sorted(unused))
+        yield from (f"{key} is not used by prober {self.prober}" for key in sorted(unused))
         if self.prober == "http":
             yield from (f"http.{warning}" for warning in self.http.warnings())

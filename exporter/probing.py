@@ -82,7 +82,8 @@ class Prober:
         at_once = concurrency_for(config.exporter.concurrency) // SHARE
         self._free = asyncio.Semaphore(max(1, at_once))
         for module in config.exporter.modules.values():
-            probe_function(module.prober)  # loaded now, so that no first probe waits for it
+            if not module.obstacles():
+                probe_function(module.prober)  # loaded now, so that no first probe waits for it
         self._tools.forget_tls()
         self._tools.resolver.source = config.exporter.resolver
         self._tools.resolver.forget()
@@ -137,6 +138,11 @@ class Prober:
             raise RefusedError(
                 HTTPStatus.BAD_REQUEST,
                 f'Unknown module "{name}" (modules: {known}), and {target!r} is no service asked without one',
+            )
+        obstacles = module.obstacles()
+        if obstacles:
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST, f"module {name} cannot be used: {'; '.join(obstacles)}"
             )
         # Here, because those who have no modules should not pay for them.
         from exporter.translation import TargetError, probe_of  # noqa: PLC0415

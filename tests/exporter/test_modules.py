@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
@@ -13,7 +14,7 @@ from exporter.kinds.grpc import GrpcProbe
 from exporter.kinds.http import HttpProbe
 from exporter.kinds.tcp import TcpProbe
 from exporter.loading import load_config
-from exporter.translation import TargetError, probe_of, read_module
+from exporter.translation import ModulesFile, TargetError, probe_of, read_module
 
 Load = Callable[..., WatchConfig]
 TOKEN = "token-" + "abc-1"
@@ -51,26 +52,11 @@ CEL = (
         ("modules: []", "blackbox.yml:1: modules: Input should be a valid dictionary"),
         ("module: {}", "blackbox.yml:1: module: unknown key"),
         ("modules: {m: {}}", "blackbox.yml:1: modules.m.prober: is missing"),
-        (one("smtp"), "blackbox.yml:3: modules.m.prober: Input should be 'http', 'tcp', 'dns' or 'grpc'"),
         (
-            one("icmp"),
+            one("smtp"),
             (
-                "blackbox.yml:3: modules.m.prober: icmp needs privileges that the exporter does not take; "
-                "probe a TCP port (prober: tcp)"
-            ),
-        ),
-        (
-            one("unix"),
-            (
-                "blackbox.yml:3: modules.m.prober: prober unix is not supported; "
-                "write the socket as a probe under services"
-            ),
-        ),
-        (
-            one("websocket"),
-            (
-                "blackbox.yml:3: modules.m.prober: prober websocket is not supported; "
-                "probe its port by tcp or its page by http"
+                "blackbox.yml:3: modules.m.prober: "
+                "Input should be 'http', 'tcp', 'dns', 'grpc', 'icmp', 'unix' or 'websocket'"
             ),
         ),
         (
@@ -89,83 +75,12 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
 @pytest.mark.parametrize(
     ("prober", "keys", "mistake"),
     [
-        (
-            "http",
-            "valid_status: [200]",
-            ".http.valid_status: unknown key",
-        ),
-        (
-            "http",
-            "fail_if_body_json_matches_cel: 'body.x'",
-            f".http.fail_if_body_json_matches_cel: {CEL} in fail_if_body_matches_regexp",
-        ),
-        (
-            "http",
-            "fail_if_body_json_not_matches_cel: 'body.x'",
-            f".http.fail_if_body_json_not_matches_cel: {CEL} in fail_if_body_not_matches_regexp",
-        ),
-        (
-            "http",
-            "oauth2: {client_id: a}",
-            (
-                ".http.oauth2: is not supported; let a job write the token into a file for "
-                "authorization.credentials_file"
-            ),
-        ),
-        (
-            "http",
-            "http_headers: {A: {values: [b]}}",
-            ".http.http_headers: is not supported; write headers",
-        ),
-        (
-            "http",
-            "enable_http3: true",
-            ".http.enable_http3: HTTP/3 is not supported; leave it out",
-        ),
-        (
-            "http",
-            "proxy_from_environment: true",
-            ".http.proxy_from_environment: is not supported; write proxy_url",
-        ),
-        (
-            "http",
-            "no_proxy: a.example",
-            ".http.no_proxy: is not supported; write a second module without proxy_url",
-        ),
-        (
-            "http",
-            "proxy_connect_header: {A: [b]}",
-            (".http.proxy_connect_header: is not supported; write the user and the password into proxy_url"),
-        ),
-        (
-            "http",
-            "compression: br",
-            (".http.compression: 'br' is not supported; write gzip, deflate or identity, or leave it out"),
-        ),
-        (
-            "http",
-            "valid_http_versions: [HTTP/2.0]",
-            (".http.valid_http_versions: only HTTP/1.0 and HTTP/1.1 are spoken here; name one of them too"),
-        ),
-        (
-            "http",
-            "body: a, body_file: b",
-            ".http: write body or body_file, not both",
-        ),
+        ("http", "valid_status: [200]", ".http.valid_status: unknown key"),
+        ("http", "body: a, body_file: b", ".http: write body or body_file, not both"),
         (
             "http",
             "bearer_token: a, basic_auth: {username: b}",
             ".http: write one of basic_auth and bearer_token, not both",
-        ),
-        (
-            "http",
-            "follow_redirects: true, no_follow_redirects: true",
-            ".http: follow_redirects and no_follow_redirects contradict each other",
-        ),
-        (
-            "http",
-            "fail_if_ssl: true, fail_if_not_ssl: true",
-            ".http: fail_if_ssl and fail_if_not_ssl together always fail",
         ),
         (
             "http",
@@ -177,11 +92,7 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
             "fail_if_header_matches: [{header: A}]",
             ".http.fail_if_header_matches[0].regexp: is missing",
         ),
-        (
-            "http",
-            "preferred_ip_protocol: ip5",
-            ".http.preferred_ip_protocol: Input should be 'ip4' or 'ip6'",
-        ),
+        ("http", "preferred_ip_protocol: ip5", ".http.preferred_ip_protocol: Input should be 'ip4' or 'ip6'"),
         (
             "http",
             "body_size_limit: big",
@@ -204,72 +115,13 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
         ),
         (
             "http",
-            "basic_auth: {username_file: a}",
-            ".http.basic_auth: username_file is not supported; write username",
-        ),
-        (
-            "http",
-            "tls_config: {ca: PEM}",
-            ".http.tls_config.ca: is not supported; put it into a file and write ca_file",
-        ),
-        (
-            "http",
             "tls_config: {min_version: SSL30}",
             ".http.tls_config.min_version: Input should be 'TLS10', 'TLS11', 'TLS12' or 'TLS13'",
         ),
-        (
-            "http",
-            "proxy_url: 'https://proxy.example:3128'",
-            (": must be http://HOST:PORT: a proxy is spoken to without TLS, what goes through may use it"),
-        ),
-        (
-            "http",
-            "method: BREW",
-            ": Input should be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'",
-        ),
-        (
-            "tcp",
-            "source_ip_address: 10.0.0.1",
-            (".tcp.source_ip_address: is not supported: the route to the target decides; leave it out"),
-        ),
-        (
-            "tcp",
-            "query_response: [{expect: a, labels: [{name: b, value: c}]}]",
-            ".tcp.query_response[0].labels: probe_expect_info is not supported; leave labels out",
-        ),
-        (
-            "tcp",
-            "query_response: [{expect_bytes: a}]",
-            ".tcp.query_response[0].expect_bytes: is not supported; write expect",
-        ),
-        (
-            "tcp",
-            "tls: true, query_response: [{starttls: true}]",
-            ".tcp: write tls or a step with starttls, not both: a connection begins TLS once",
-        ),
-        (
-            "dns",
-            "",
-            ": dns.query_name is missing",
-        ),
-        (
-            "dns",
-            "query_name: a.example, source_ip_address: 10.0.0.1",
-            (".dns.source_ip_address: is not supported: the route to the target decides; leave it out"),
-        ),
-        (
-            "dns",
-            "query_name: a.example, dns_over_tls: true",
-            ".dns: dns_over_tls needs transport_protocol: tcp",
-        ),
-        (
-            "dns",
-            "query_name: 'a b'",
-            ": must be a name of DNS, for example www.example.org; write others as xn--...",
-        ),
+        ("dns", "", ": dns.query_name is missing"),
     ],
 )
-def test_what_cannot_be_honoured_is_a_mistake_with_its_mend(
+def test_what_blackbox_exporter_refuses_is_a_mistake_here_too(
     load: Load, prober: str, keys: str, mistake: str
 ) -> None:
     line = 4 if mistake.startswith(f".{prober}") else 3
@@ -277,10 +129,155 @@ def test_what_cannot_be_honoured_is_a_mistake_with_its_mend(
     assert mistakes(load, one(prober, keys)) == [f"blackbox.yml:{line}: modules.m{mistake}"]
 
 
+@pytest.mark.parametrize(
+    ("prober", "keys", "obstacle"),
+    [
+        (
+            "http",
+            "fail_if_body_json_matches_cel: 'body.x'",
+            f"http.fail_if_body_json_matches_cel: {CEL} in fail_if_body_matches_regexp",
+        ),
+        (
+            "http",
+            "fail_if_body_json_not_matches_cel: 'body.x'",
+            f"http.fail_if_body_json_not_matches_cel: {CEL} in fail_if_body_not_matches_regexp",
+        ),
+        (
+            "http",
+            "oauth2: {client_id: a}",
+            (
+                "http.oauth2: is not supported; let a job write the token into a file for "
+                "authorization.credentials_file"
+            ),
+        ),
+        ("http", "http_headers: {A: {values: [b]}}", "http.http_headers: is not supported; write headers"),
+        ("http", "enable_http3: true", "http.enable_http3: HTTP/3 is not supported; leave it out"),
+        (
+            "http",
+            "proxy_from_environment: true",
+            "http.proxy_from_environment: is not supported; write proxy_url",
+        ),
+        (
+            "http",
+            "no_proxy: a.example",
+            "http.no_proxy: is not supported; write a second module without proxy_url",
+        ),
+        (
+            "http",
+            "proxy_connect_header: {A: [b]}",
+            ("http.proxy_connect_header: is not supported; write the user and the password into proxy_url"),
+        ),
+        (
+            "http",
+            "compression: br",
+            "http.compression: br is not supported; write gzip or deflate, or leave it out",
+        ),
+        (
+            "http",
+            "valid_http_versions: [HTTP/2.0]",
+            ("http.valid_http_versions: only HTTP/1.0 and HTTP/1.1 are spoken here; name one of them too"),
+        ),
+        (
+            "http",
+            "fail_if_ssl: true, fail_if_not_ssl: true",
+            "http.fail_if_ssl: fails always together with fail_if_not_ssl; leave one of them out",
+        ),
+        (
+            "http",
+            "basic_auth: {username_file: a}",
+            "http.basic_auth.username_file: is not supported; write username",
+        ),
+        (
+            "http",
+            "tls_config: {ca: PEM}",
+            "http.tls_config.ca: is not supported; put it into a file and write ca_file",
+        ),
+        (
+            "http",
+            "proxy_url: 'https://proxy.example:3128'",
+            (
+                "http: must be http://HOST:PORT: a proxy is spoken to without TLS, what goes "
+                "through may use it"
+            ),
+        ),
+        (
+            "http",
+            "method: BREW",
+            "http: Input should be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'",
+        ),
+        (
+            "tcp",
+            "source_ip_address: 10.0.0.1",
+            ("tcp.source_ip_address: is not supported: the route to the target decides; leave it out"),
+        ),
+        (
+            "tcp",
+            "query_response: [{expect: a, labels: [{name: b, value: c}]}]",
+            "tcp.query_response[0].labels: probe_expect_info is not supported; leave labels out",
+        ),
+        (
+            "tcp",
+            "query_response: [{expect_bytes: a}]",
+            "tcp.query_response[0].expect_bytes: is not supported; write expect",
+        ),
+        (
+            "tcp",
+            "tls: true, query_response: [{starttls: true}]",
+            "tcp.tls: a connection begins TLS once; write tls or a step with starttls, not both",
+        ),
+        (
+            "dns",
+            "query_name: a.example, source_ip_address: 10.0.0.1",
+            ("dns.source_ip_address: is not supported: the route to the target decides; leave it out"),
+        ),
+        (
+            "dns",
+            "query_name: a.example, dns_over_tls: true",
+            "dns.dns_over_tls: needs transport_protocol: tcp",
+        ),
+        (
+            "dns",
+            "query_name: 'a b'",
+            "dns: must be a name of DNS, for example www.example.org; write others as xn--...",
+        ),
+        ("icmp", "", "icmp needs privileges that the exporter does not take; probe a TCP port (prober: tcp)"),
+        ("unix", "", "prober unix is not supported; write the socket as a probe under services"),
+        ("websocket", "", "prober websocket is not supported; probe its port by tcp or its page by http"),
+        (
+            "http",
+            "fail_if_body_not_matches_regexp: [a], method: HEAD",
+            "http: an answer to HEAD has no body to expect something of; use GET",
+        ),
+        (
+            "tcp",
+            "query_response: [{send: !!binary AAE=}]",
+            (
+                "tcp.query_response[0].send: bytes are not supported; write text, or probe a "
+                "database as a service"
+            ),
+        ),
+        (
+            "tcp",
+            "tls_config: {cert: PEM}",
+            "tcp.tls_config.cert: is not supported; put it into a file and write cert_file",
+        ),
+    ],
+)
+def test_what_cannot_be_done_here_is_a_warning_with_its_mend(
+    load: Load, prober: str, keys: str, obstacle: str
+) -> None:
+    """The rest of the file is taken: nearly every blackbox.yml has a module icmp."""
+    config = load(one(prober, keys) + "  other: {prober: http}\n")
+
+    assert config.exporter.modules["m"].obstacles() == obstacle.split("; " + prober + ".")
+    assert f"exporter.modules.m: cannot be used: {obstacle}" in config.warnings()
+    assert config.exporter.modules["other"].obstacles() == []
+
+
 def test_all_mistakes_of_both_files_are_told_at_once(load: Load) -> None:
     found = mistakes(
         load,
-        "modules:\n  a: {prober: icmp}\n  b: {prober: http, http: {x: 1}}\n",
+        "modules:\n  a: {prober: smtp}\n  b: {prober: http, http: {x: 1}}\n",
         "exporter:\n  modules_file: blackbox.yml\n  interval: 5\n",
     )
 
@@ -332,19 +329,21 @@ def test_what_changes_no_verdict_is_a_warning(load: Load) -> None:
 modules:
   m:
     prober: http
-    http: {enable_http2: true, valid_http_versions: [HTTP/1.1, HTTP/2.0], body_size_limit: 0}
+    http: {follow_redirects: true, no_follow_redirects: true, enable_http2: true,
+           valid_http_versions: [HTTP/1.1, HTTP/2.0], body_size_limit: 0}
     tcp: {tls: true}
 """
     )
 
     assert config.warnings() == [
-        "exporter.modules.m.tcp: is not used by prober http",
-        "exporter.modules.m.http.enable_http2: requests are made by HTTP/1.1",
+        "exporter.modules.m: tcp is not used by prober http",
+        "exporter.modules.m: http.follow_redirects: no_follow_redirects beats it",
+        "exporter.modules.m: http.enable_http2: requests are made by HTTP/1.1",
         (
-            "exporter.modules.m.http.valid_http_versions: requests are made by HTTP/1.1, "
+            "exporter.modules.m: http.valid_http_versions: requests are made by HTTP/1.1, "
             "so that other versions never come"
         ),
-        "exporter.modules.m.http.body_size_limit: 0 means the limit of the exporter here, not no limit",
+        "exporter.modules.m: http.body_size_limit: 0 means the limit of the exporter here, not no limit",
     ]
 
 
@@ -445,3 +444,15 @@ def test_secrets_of_modules_stay_out_of_their_text() -> None:
     assert secret not in repr(read_module({"prober": "http", "http": http}))
     assert TOKEN not in repr(read_module({"prober": "http", "http": tokens}))
     assert secret not in repr(probe("a.example", prober="http", http=http))
+
+
+def test_the_file_that_blackbox_exporter_comes_with_is_taken(binary: Callable[[str], str]) -> None:
+    binary("prometheus-blackbox-exporter")
+    shipped = Path("/etc/prometheus/blackbox.yml")
+    if not shipped.exists():
+        pytest.skip("blackbox_exporter was installed without its configuration")
+    modules = ModulesFile.model_validate(yaml.safe_load(shipped.read_text())).modules
+
+    usable = {name for name, module in modules.items() if not module.obstacles()}
+    assert {"http_2xx", "http_post_2xx", "tcp_connect", "ssh_banner", "irc_banner", "pop3s_banner"} <= usable
+    assert "icmp" not in usable

@@ -78,8 +78,8 @@ async def probe(client: Client, headers: Any = None, **query: str) -> tuple[int,
     [
         ({}, "Target parameter is missing"),
         ({"module": "http"}, "Target parameter is missing"),
-        ({"module": "nope", "target": "a.example"}, 'Unknown module "nope" (modules: http, tcp)'),
-        ({"target": "a.example"}, 'Unknown module "http_2xx" (modules: http, tcp)'),
+        ({"module": "nope", "target": "a.example"}, 'Unknown module "nope" (modules: http, icmp, tcp)'),
+        ({"target": "a.example"}, 'Unknown module "http_2xx" (modules: http, icmp, tcp)'),
         (
             {"module": "tcp", "target": "no-port"},
             "'no-port' cannot be a target of prober tcp: must be HOST:PORT",
@@ -89,7 +89,8 @@ async def probe(client: Client, headers: Any = None, **query: str) -> tuple[int,
 async def test_what_cannot_be_asked_is_status_400_and_says_why(
     start: Start, query: dict[str, str], told: str
 ) -> None:
-    client = await start({"http": HTTP, "tcp": {"prober": "tcp"}}, LOOPBACK)
+    modules = {"http": HTTP, "tcp": {"prober": "tcp"}, "icmp": {"prober": "icmp"}}
+    client = await start(modules, LOOPBACK)
 
     status, text = await probe(client, **query)
 
