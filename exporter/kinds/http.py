@@ -87,6 +87,7 @@ class JsonCheck(Strict):
     matches: Re2 | None = None
     less_than: float | None = None
     at_least: float | None = None
+    at_most: float | None = None
     exists: bool | None = None
     length: Annotated[int, Field(ge=0)] | None = None  # of a list, mapping or text
     longer_than: Annotated[int, Field(ge=0)] | None = None
@@ -96,7 +97,8 @@ class JsonCheck(Strict):
         given = self.model_fields_set
         if not given:
             raise ValueError(
-                "a check needs equals, not, matches, less_than, at_least, exists, length or longer_than"
+                "a check needs one of equals, not, matches, less_than, at_least, at_most, exists, length"
+                " and longer_than"
             )
         if self.exists is False and len(given) > 1:
             raise ValueError("exists: false goes with nothing else: what is not there has no value")

@@ -220,6 +220,12 @@ def _at_least(limit: float) -> Check:
     )
 
 
+def _at_most(limit: float) -> Check:
+    return lambda value: (
+        None if _is_number(value) and value <= limit else f"is {_shown(value)}, expected at most {limit:g}"
+    )
+
+
 def _length(wanted: int) -> Check:
     return lambda value: (
         None
@@ -242,6 +248,7 @@ _CHECKS: Mapping[str, Callable[[Any], Check]] = {
     "matches": _matches,
     "less_than": _less,
     "at_least": _at_least,
+    "at_most": _at_most,
     "length": _length,
     "longer_than": _longer,
 }
