@@ -18,6 +18,8 @@ from exporter.webconfig import WebConfig
 
 LOOK_EVERY = 2.0  # seconds between looks at the files of the web configuration
 BACKLOG = 128
+CONNECTIONS = 512  # at once
+HANDSHAKE_LIMIT = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class Listener:
         self._address = address
         self._door = door
         self._socket: socket.socket | None = None
-        self._site: web.SockSite | None = None
+        self._server: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self, read_again: Callable[[], Awaitable[None]]) -> None:
@@ -78,6 +80,8 @@ class Listener:
             self._watch.cancel()
             await asyncio.wait([self._watch])
         self._door.on_change = None
+        if self._server is not None:
+            self._server.close()
         await self._runner.cleanup()
         self._door.close()
         if self._socket is not None:
@@ -86,14 +90,23 @@ class Listener:
     async def _open(self) -> None:
         if self._socket is None:
             raise RuntimeError("the listener is opened before it has started")
-        before = self._site
-        # A second handle on the same socket: nobody who connects in between is turned away.
-        self._site = web.SockSite(
-            self._runner, self._socket.dup(), ssl_context=self._door.config.context, backlog=BACKLOG
+        before, tls = self._server, self._door.config.context
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol,
+            sock=self._socket.dup(),  # the same queue: nobody who connects in between is turned away
+            ssl=tls,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT if tls else None,
         )
         if before is not None:
-            await before.stop()
-        await self._site.start()
+            before.close()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= CONNECTIONS:
+            return _Refused()
+        handler: asyncio.BaseProtocol = server()
+        return handler
 
     async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
         tried = self._door.config.signature
@@ -105,6 +118,14 @@ class Listener:
             if now not in (config.signature, tried):
                 await read_again()
             tried = now
+
+
+class _Refused(asyncio.Protocol):
+    """Hangs up: open connections must not take the files from the probes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
 
 
 async def _bound(address: str) -> socket.socket:

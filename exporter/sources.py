@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -55,6 +56,8 @@ class HttpSd(Strict):
     def _one_credential(self) -> Self:
         if self.basic_auth is not None and self.bearer_token_file is not None:
             raise ValueError("give basic_auth or bearer_token_file, not both")
+        if "@" in urlsplit(self.url).netloc:
+            raise ValueError("write name and password as basic_auth, not into the url")
         return self
 
 

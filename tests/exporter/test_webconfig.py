@@ -252,6 +252,26 @@ async def test_a_user_who_is_taken_out_is_not_let_in_any_more(
     await until(refused)
 
 
+async def test_connections_that_say_nothing_are_bounded(
+    running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 3)
+    await running.start({})
+    host, _, port = running.address.partition(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    server = running.listener._runner.server
+    await until(lambda: server is not None and len(server.connections) == 3)
+
+    with pytest.raises(aiohttp.ClientError):
+        await running.get()
+
+    for _, writer in silent:
+        writer.close()
+        await writer.wait_closed()
+    await until(lambda: server is not None and not server.connections)
+    assert (await running.get())[0] == 200
+
+
 async def test_old_tls_and_plain_text_get_no_answer(
     running: Running, make_certificate: Make, binary: Callable[[str], str]
 ) -> None:
