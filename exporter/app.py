@@ -64,7 +64,7 @@ class Exporter:
             on_record=self.publisher.on_record,
         )
         self.publisher.scheduler = self.scheduler
-        self.prober = Prober(self.scheduler)
+        self.prober = Prober(self.scheduler, self.counters)
         self._reloading = asyncio.Lock()
         self._mistaken: set[str] = set()  # "configuration", "protection": what was last read and not usable
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -102,9 +103,10 @@ async def _look(config: "WatchConfig", chosen: "dict[str, tuple[ProbeBase, float
     tools = Tools()
     tools.resolver.source = config.exporter.resolver
     try:
+        alone = len(chosen) == 1
         return [
             await look(
-                name, one, Context(timeout=limit, tools=tools, notes=[], stopped_fails=len(chosen) == 1)
+                name, one, Context(timeout=limit, tools=tools, notes=[], stopped_fails=alone), Counter()
             )
             for name, (one, limit) in chosen.items()
         ]

@@ -1,6 +1,7 @@
 """One look with everything kept for a person: every step with its time, the reason, the phases."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import monotonic, time
@@ -31,13 +32,14 @@ class Look:
         return self.config.kind
 
 
-async def look(name: str, config: ProbeBase, context: Context) -> Look:
-    """Run a probe once. A fault of ours is its outcome, and in the log."""
+async def look(name: str, config: ProbeBase, context: Context, faults: Counter[str]) -> Look:
+    """Run a probe once. A fault of ours is its outcome, in the log, and counted in *faults*."""
     started = monotonic()
     try:
         outcome = await probe_function(config.kind)(config, context)
     except Exception as error:
         # The edge: whoever asked gets an answer.
+        faults["probe"] += 1
         log.exception("probe %s failed by itself", name)
         detail = f"the probe failed by itself: {type(error).__name__}"
         outcome = Outcome(reason=Reason.INTERNAL, detail=detail)

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from exporter.blackbox import Probed, blackbox_families
 from exporter.config import WatchConfig
+from exporter.counters import Counters
 from exporter.exposition import render
 from exporter.gate import OPEN, ForbiddenAddressError, Gate, gate_of
 from exporter.history import History
@@ -37,7 +38,6 @@ SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for 
 PROBE_LIMIT = 30.0
 SHARE = 4  # so many times fewer run at once than probes of the schedule, beside those
 DEFAULT_MODULE = "http_2xx"
-_TEXT = "text/plain"
 _LOGINS = ("auth", "pass", "login", "user", "authenticate", "sasl")
 
 _TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
@@ -67,8 +67,9 @@ class Question:
 class Prober:
     """Answers ``/probe``, at most so many at once, and keeps what it saw for the landing page."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, counters: Counters) -> None:
         self.history = History()
+        self._faults = counters.internal_errors
         self._scheduler = scheduler
         self._config = WatchConfig()
         self._gate = gate_of(())
@@ -97,10 +98,10 @@ class Prober:
         try:
             question = self._question(request)
             if request.query.get("debug") == "true":
-                return web.Response(text=(await self._debug(question)), content_type=_TEXT)
+                return _text(await self._debug(question))
             probed = await self._probe(question)
         except RefusedError as refused:
-            return web.Response(text=f"{refused.message}\n", status=refused.status, content_type=_TEXT)
+            return _text(f"{refused.message}\n", refused.status)
         written = negotiate(request.headers.get("Accept", ""))
         text = render(blackbox_families(probed), openmetrics=written.openmetrics)
         return web.Response(body=text.encode(), headers={"Content-Type": written.content_type})
@@ -110,8 +111,8 @@ class Prober:
         number = request.query.get("id", "")
         past = self.history.find(int(number)) if number.isdecimal() else None
         if past is None:
-            return web.Response(text="this probe is not kept any more\n", status=404, content_type=_TEXT)
-        return web.Response(text=past.text, content_type=_TEXT)
+            return _text("this probe is not kept any more\n", HTTPStatus.NOT_FOUND)
+        return _text(past.text)
 
     def _question(self, request: web.Request) -> Question:
         target = request.query.get("target", "")
@@ -202,7 +203,7 @@ class Prober:
             left = max(0.001, question.limit - (monotonic() - started))
             looks = await asyncio.gather(
                 *(
-                    look(name, probe, self._context(question, min(limit, left)))
+                    look(name, probe, self._context(question, min(limit, left)), self._faults)
                     for name, (probe, limit) in question.probes.items()
                 )
             )
@@ -243,6 +244,12 @@ class Prober:
             text=text,
         )
         return text
+
+
+def _text(text: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    # It repeats what strangers have said; no browser is to find markup in that.
+    sure = {"X-Content-Type-Options": "nosniff"}
+    return web.Response(text=text, status=status, content_type="text/plain", headers=sure)
 
 
 def _kinds(question: Question) -> Mapping[str, str]:

@@ -99,6 +99,9 @@ _STATUS = (
         "no fallback to the other family", "listens on 127.0.0.1", "http://127.0.0.1:{web}/ok", False,
         {"preferred_ip_protocol": "ip6", "ip_protocol_fallback": False},
     ),
+    http("a query and a fragment in the target", "200", "/ok#part", True),
+    http("user and password in the target", "wants them", "http://{user}@127.0.0.1:{web}/basic", True),
+    http("IPv4 inside IPv6", "200", "http://[::ffff:127.0.0.1]:{web}/ok", True),
     http("unknown name", "no such name", "http://nobody.invalid/", False),
 )  # fmt: skip
 
@@ -158,6 +161,11 @@ _TLS = (
         "TLS with the name to expect", "for other.example", "tls_other", True,
         {"tls_config": {"server_name": "other.example"}},
     ),
+    https(
+        "TLS with the name in the header Host", "for other.example", "tls_other", True,
+        {"headers": {"Host": "other.example"}},
+    ),
+    https("TLS with the name in hostname", "for other.example", "tls_other", True, hostname="other.example"),
     https(
         "TLS expired but not looked at", "ended yesterday", "tls_expired", True,
         {"tls_config": {"insecure_skip_verify": True}},

@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.verdicts.cases import CASES, Case
 from benchmarks.verdicts.certificates import Certificates, make_certificates
-from benchmarks.verdicts.servers import PASSWORD, TOKEN, closed_port, running
+from benchmarks.verdicts.servers import PASSWORD, TOKEN, USER, closed_port, running
 
 ROOT = Path(__file__).resolve().parents[2]
 BLACKBOX = "prometheus-blackbox-exporter"
@@ -119,7 +119,8 @@ def _files(folder: Path, made: Certificates) -> Mapping[str, str]:
     for name, text in texts.items():
         (folder / name).write_text(text)
     paths = {"ca": made.authority.cert, "client_cert": made.client.cert, "client_key": made.client.key}
-    return {name: str(path) for name, path in paths.items()} | {name: str(folder / name) for name in texts}
+    files = {name: str(path) for name, path in paths.items()} | {name: str(folder / name) for name in texts}
+    return {**files, "user": f"{USER}:{PASSWORD}"}
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
@@ -228,8 +229,8 @@ async def _listens(port: int, process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def _health_server() -> AsyncIterator[int]:
-    from grpc import aio  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra; heavy
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # noqa: PLC0415
+    from grpc import aio  # noqa: PLC0415 - an extra; heavy
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # noqa: PLC0415
 
     states = health_pb2.HealthCheckResponse
     servicer = health.aio.HealthServicer()
