@@ -47,6 +47,7 @@ _STATES = {  # by SQLSTATE, the longest that fits
     "57P02": (Reason.RESET, ""),
     "57014": (Reason.TIMEOUT, ""),
 }
+_PIECE = 4096  # bytes
 _FIRST = b"RENv"  # what a server can begin with: authentication, error, notice, another version
 
 
@@ -82,6 +83,7 @@ class _Metered(asyncio.Protocol):
         self._driver = asyncio.Protocol()
         self._transport = transport
         self._received = 0
+        self._waiting = b""
         self.fault: tuple[Reason, str] = (Reason.PROTOCOL, "the answer is not PostgreSQL's protocol")
 
     def hand_over(self, driver: asyncio.Protocol) -> None:
@@ -99,7 +101,18 @@ class _Metered(asyncio.Protocol):
         elif foreign:
             self._transport.abort()
         else:
-            self._driver.data_received(data)
+            idle = not self._waiting
+            self._waiting += data
+            if idle:
+                self._feed()
+
+    def _feed(self) -> None:
+        """Give the driver a piece; others have the loop before the next, as messages can be tiny."""
+        piece, self._waiting = self._waiting[:_PIECE], self._waiting[_PIECE:]
+        if piece:
+            self._driver.data_received(piece)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._feed)
 
     def eof_received(self) -> bool | None:
         self.fault = Reason.RESET, "the connection was dropped"
@@ -108,6 +121,7 @@ class _Metered(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None:
             self.fault = Reason.RESET, "the connection was dropped"
+        self._waiting = b""
         self._driver.connection_lost(error)
 
     def pause_writing(self) -> None:

@@ -1,7 +1,6 @@
 """What the probes of databases have in common: the password, the limits, the judgement of rows."""
 
 import math
-import os
 import struct
 from collections.abc import Sequence
 from decimal import Decimal
@@ -11,13 +10,13 @@ from exporter.fields import Scalar
 from exporter.kinds.sql import Between, SqlExpect, SqlProbe
 from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress
+from exporter.probes.own_files import OwnFileError, read_secret
 from exporter.probes.unix import failure_of_path
 
 VALUE_HELP = "The first value of the query's last answer, when it is a number."
 
 ROWS_LIMIT = 1000
 BYTES_LIMIT = 1 << 20
-_PASSWORD_LIMIT = 4096
 _SHOWN = 60  # characters of a value in a detail
 GARBLED = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, MemoryError),
@@ -41,17 +40,9 @@ def password_of(config: SqlProbe) -> str:
     if config.password_file is None:
         return config.url_password()
     try:
-        handle = os.open(config.password_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            text = os.read(handle, _PASSWORD_LIMIT).decode().rstrip("\r\n")
-        finally:
-            os.close(handle)
-    except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise RefusedError(Reason.INTERNAL, f"the password file cannot be used: {told}") from error
-    if not text:
-        raise RefusedError(Reason.INTERNAL, "the password file is empty")
-    return text
+        return read_secret(config.password_file, "password_file")
+    except OwnFileError as error:
+        raise RefusedError(Reason.INTERNAL, str(error)) from error
 
 
 def without(secret: str, text: str) -> str:
