@@ -102,8 +102,9 @@ async def _look(config: "WatchConfig", chosen: "dict[str, tuple[ProbeBase, float
 
     tools = Tools()
     tools.resolver.source = config.exporter.resolver
+    # Beside network probes a stopped process is told by their time-outs.
+    alone = all(one.kind == "process" for one, _ in chosen.values())
     try:
-        alone = len(chosen) == 1
         return [
             await look(
                 name, one, Context(timeout=limit, tools=tools, notes=[], stopped_fails=alone), Counter()

@@ -50,7 +50,7 @@ async def look(name: str, config: ProbeBase, context: Context, faults: Counter[s
 
 def told(looks: Iterable[Look]) -> str:
     """Tell how each look went, for a person."""
-    return "\n".join("\n".join(_lines(one)) for one in looks)
+    return "\n\n".join("\n".join(_lines(one)) for one in looks)
 
 
 def milliseconds(seconds: float) -> str:

@@ -25,7 +25,7 @@ from exporter.kinds import ProbeBase
 from exporter.limits import concurrency_for
 from exporter.looking import Look, look, told
 from exporter.negotiation import negotiate
-from exporter.observation import Reason
+from exporter.observation import Reason, shorten
 from exporter.probes import probe_function
 from exporter.probes.context import Context, Tools
 from exporter.scheduler import Scheduler, settings_of
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for the answer's way
 PROBE_LIMIT = 30.0
 SHARE = 4  # so many times fewer run at once than probes of the schedule, beside those
+TARGET_SHOWN = 200  # characters
 DEFAULT_MODULE = "http_2xx"
 _LOGINS = ("auth", "pass", "login", "user", "authenticate", "sasl")
 
@@ -217,7 +218,9 @@ class Prober:
         return probed, looks
 
     def _context(self, question: Question, limit: float) -> Context:
-        return Context(timeout=limit, tools=self._tools, gate=question.gate, notes=[])
+        # Beside network probes a stopped process is told by their time-outs.
+        alone = all(probe.kind == "process" for probe, _ in question.probes.values())
+        return Context(timeout=limit, tools=self._tools, gate=question.gate, notes=[], stopped_fails=alone)
 
     @asynccontextmanager
     async def _slot(self, limit: float) -> AsyncIterator[None]:
@@ -239,7 +242,7 @@ class Prober:
             at=time(),
             seconds=probed.seconds,
             module=question.module_name,
-            target=redact(question.target),
+            target=shorten(redact(question.target), TARGET_SHOWN),
             reason="" if probed.success else reason or Reason.INTERNAL,
             text=text,
         )
