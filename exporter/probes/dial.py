@@ -85,6 +85,8 @@ async def start_tls(
         raise ConnectionResetError
     progress.reach("tls")
     progress.tls = tls_facts(upgraded.get_extra_info("ssl_object"))
+    if progress.tls is not None:
+        progress.note("TLS: %s, %s", progress.tls.version, progress.tls.cipher)
     return upgraded
 
 

@@ -169,11 +169,14 @@ async def visit(
     """
     if ask.redirects and cookies is None:
         cookies = Cookies()
+    for name, value in request.headers:
+        if name.lower() == "authorization":  # a peer may send it back, in a value that is told
+            progress.hide(value.rpartition(" ")[2])
     redirects = 0
     home = request.place.host
     while True:
         answer = await _send(request, wire, Way(ask, home, context, progress, redirects), wish, cookies)
-        progress.note("answered %d by HTTP/%s", answer.status, answer.version)
+        progress.note("answered %d by HTTP/%s, %d bytes", answer.status, answer.version, answer.body_bytes)
         if cookies is not None:
             cookies.take(request.place.host, answer.values(b"set-cookie"), secure=request.place.secure)
         location = answer.value(b"location")

@@ -131,8 +131,9 @@ class Exchange(asyncio.Protocol):
         headers = self._got.headers
         if self._over:
             return
-        headers.append((name.lower(), value))
         self._head_bytes += len(name) + len(value)
+        if not self._head_done:  # what follows the body is no part of the head
+            headers.append((name.lower(), value))
         if self._head_bytes > HEAD_LIMIT or len(headers) > HEADERS_LIMIT:
             told = f"more than {HEADERS_LIMIT} headers or {HEAD_LIMIT} bytes of them"
             self._fail(Reason.TOO_LARGE, f"the answer has {told}")

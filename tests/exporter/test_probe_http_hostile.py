@@ -285,6 +285,27 @@ async def test_a_redirect_to_a_place_that_is_not_allowed_is_forbidden(tools: Too
     assert outcome.reason is Reason.FORBIDDEN
 
 
+async def test_what_follows_the_body_is_no_header(tools: Tools) -> None:
+    async with peer(says(CHUNKED + b"1\r\nx\r\n0\r\nX-Late: yes\r\n\r\n")) as port:
+        outcome = await ask(port, tools, expect={"headers": {"X-Late": "yes"}})
+
+    assert outcome.reason is Reason.HEADER
+
+
+async def test_a_peer_that_sends_a_token_back_does_not_get_it_told(tools: Tools) -> None:
+    token = "hun" + "ter2"
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent = (await reader.readuntil(b"\r\n\r\n")).split(b"Bearer ")[1].split(b"\r")[0]
+        writer.write(HEAD + b'\r\n{"value": "' + sent + b'"}')
+
+    async with peer(speak) as port:
+        outcome = await ask(port, tools, bearer={"token": token}, expect={"json": {"value": "x"}})
+
+    assert outcome.reason is Reason.JSON
+    assert token not in outcome.detail
+
+
 async def test_a_redirect_cannot_put_lines_into_the_next_request(tools: Tools) -> None:
     asked: list[bytes] = []
 
