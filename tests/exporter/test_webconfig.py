@@ -177,7 +177,7 @@ async def test_unknown_users_cost_as_much_as_known_ones(monkeypatch: pytest.Monk
 async def test_guessing_passwords_is_bounded_and_holds_neither_the_loop_nor_the_known(
     tmp_path: Path,
 ) -> None:
-    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(9)).decode()
+    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
     known = Users({"scraper": slow})
     assert await known.admits(BASIC) is Admission.YES
 
@@ -190,7 +190,7 @@ async def test_guessing_passwords_is_bounded_and_holds_neither_the_loop_nor_the_
     waited = time.monotonic() - began
     answers = await asyncio.gather(*guesses)
 
-    assert waited < 0.1
+    assert waited < 0.4  # all guesses together take twice as long
     assert answers.count(Admission.BUSY) == 100 - users.WAITING
     assert answers.count(Admission.NO) == users.WAITING
     known.close()
