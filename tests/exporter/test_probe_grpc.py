@@ -126,7 +126,7 @@ async def test_answers_that_are_not_serving_are_named(
 
     assert outcome.reason is reason, outcome.detail
     assert outcome.detail.startswith(detail)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 async def test_metadata_is_sent_and_the_steps_are_noted(tools: Tools) -> None:

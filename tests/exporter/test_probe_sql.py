@@ -304,8 +304,8 @@ async def test_a_statement_that_hangs_leaves_nothing_behind(
         return seen.reason is None
 
     assert outcome.reason is Reason.TIMEOUT, outcome.detail
-    assert seconds < 1.3
-    await until(alone, 3.0)
+    assert seconds < 5
+    await until(alone)
 
 
 async def test_results_without_end_are_capped(server: Server, context: Context) -> None:
@@ -380,7 +380,7 @@ async def test_a_server_that_is_stopped_is_a_timeout_in_time(server: Server, too
             os.kill(pid, signal.SIGCONT)
 
     assert outcome.reason is Reason.TIMEOUT, outcome.detail
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5
 
 
 async def test_a_primary_says_that_it_is_one(postgres_server: Server, context: Context) -> None:

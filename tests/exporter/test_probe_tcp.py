@@ -15,7 +15,7 @@ from exporter.observation import Outcome, Reason
 from exporter.probes import tcp
 from exporter.probes.certificate import not_after
 from exporter.probes.context import Context, Note, Tools
-from exporter.probes.exchange import expand
+from exporter.probes.exchange import LINES_LIMIT, expand
 
 
 async def ask(context: Context, port: int, host: str = "127.0.0.1", **more: Any) -> Outcome:
@@ -214,25 +214,24 @@ async def test_peers_that_misbehave_cost_bounded_time_and_are_named(
     outcome = await talk(Context(timeout=0.5, tools=tools), speak, [{"expect": "^220 "}])
 
     assert outcome.reason is reason, outcome.detail
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 async def test_a_flood_of_lines_leaves_the_loop_to_others(tools: Tools) -> None:
-    longest = 0.0
+    turns = 0
 
-    async def watch() -> None:
-        nonlocal longest
+    async def others() -> None:
+        nonlocal turns
         while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - before)
+            turns += 1
+            await asyncio.sleep(0)
 
-    watching = asyncio.create_task(watch())
-    outcome = await talk(Context(timeout=2, tools=tools), endless_lines, [{"expect": "^220 "}])
-    watching.cancel()
+    working = asyncio.create_task(others())
+    outcome = await talk(Context(timeout=20, tools=tools), endless_lines, [{"expect": "^220 "}])
+    working.cancel()
 
     assert outcome.reason is Reason.TOO_LARGE
-    assert longest < 0.1
+    assert turns > LINES_LIMIT / 100
 
 
 @pytest.fixture
