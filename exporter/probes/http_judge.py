@@ -3,7 +3,8 @@
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -30,7 +31,7 @@ class Judge:
     """The expectations of one probe, made ready once."""
 
     def __init__(self, expect: HttpExpect, body_limit: int, *, unpacks: bool = False) -> None:
-        self.statuses = frozenset(_statuses(expect.status))
+        self.statuses = _statuses(expect.status)
         self.looks_at_body = expect.of_body or unpacks  # who asks for a packed body wants it whole
         self._expect = expect
         self._body_limit = body_limit
@@ -132,13 +133,16 @@ def value_at(answer: object, path: str) -> object:
     return value
 
 
-def _statuses(wanted: Iterable[int | str]) -> Iterable[int]:
+@lru_cache(maxsize=64)  # thousands of probes expect the same
+def _statuses(wanted: tuple[int | str, ...]) -> frozenset[int]:
+    found: set[int] = set()
     for status in wanted:
         if isinstance(status, int):
-            yield status
+            found.add(status)
         else:
             first = int(status[0]) * 100
-            yield from range(first, first + 100)
+            found.update(range(first, first + 100))
+    return frozenset(found)
 
 
 def _header_checks(
