@@ -39,6 +39,8 @@ class Tools:
 
     def tls(self, config: Tls) -> ssl.SSLContext:
         """Return the context for *config*. Raises TlsFileError when one of its files cannot be used."""
+        if config.server_name is not None:  # no part of the context, and the authorities take 20 ms to load
+            config = config.model_copy(update={"server_name": None})
         if config not in self._contexts:
             try:
                 self._contexts[config] = _tls_context(config)

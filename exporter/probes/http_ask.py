@@ -203,15 +203,12 @@ class Way:
     redirects: int = 0  # so far
 
     def secure(self, place: Place) -> Secure | None:
-        """Return what TLS to *place* needs. Raises AnswerError when one of our own files cannot be used."""
+        """Return what TLS to *place* needs. Raises OSError when one of our own files cannot be used."""
         if not place.secure:
             return None
         tls = self.ask.tls
         name = tls.server_name if tls.server_name and place.host == self.home else place.host
-        try:
-            return Secure(context=self.context.tools.tls(tls), server_name=name)
-        except OSError as error:
-            raise AnswerError(Reason.INTERNAL, "a file of tls cannot be used") from error
+        return Secure(context=self.context.tools.tls(tls), server_name=name)
 
 
 async def _send(

@@ -16,6 +16,7 @@ from aiohttp import web
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
 from exporter.gate import gate_of
+from exporter.kinds import Tls
 from exporter.kinds.http import HttpProbe
 from exporter.loading import load_config
 from exporter.observation import Outcome, Reason
@@ -472,6 +473,13 @@ async def test_tls_facts_tell_version_cipher_chain_and_fingerprint(
     assert outcome.tls.not_after == pytest.approx(time.time() + 30 * 86400, abs=120)
     assert outcome.http is not None
     assert outcome.http.secure
+
+
+async def test_the_authorities_are_loaded_once_for_all_names_of_servers(tools: Tools) -> None:
+    contexts = {id(tools.tls(Tls(server_name=name))) for name in (None, "a.test", "b.test")}
+
+    assert len(contexts) == 1
+    assert tools.tls(Tls(verify=False)) is not tools.tls(Tls())
 
 
 async def test_a_tls_file_that_is_not_there_is_a_fault_of_ours(context: Context) -> None:
