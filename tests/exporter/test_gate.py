@@ -1,8 +1,10 @@
 """The allow-list of places: what an entry opens, and what nothing opens by accident."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from exporter.gate import OPEN, Entry, ForbiddenAddressError, gate_of
+from exporter.gate import GUARDED, OPEN, Entry, ForbiddenAddressError, gate_of, judged
 
 
 def opens(entries: tuple[str, ...], host: str, address: str, port: int = 80) -> bool:
@@ -145,3 +147,27 @@ def test_who_can_never_come_in_is_refused_before_anything_is_resolved() -> None:
 def test_an_entry_that_cannot_be_read_says_how_to_write_it(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Entry.parse(text)
+
+
+@given(st.ip_addresses())
+def test_no_wide_entry_opens_a_guarded_address(address: object) -> None:
+    guarded = any(judged(str(address)) in network for network in GUARDED)
+
+    assert opens(("0.0.0.0/0", "::/0"), "shop.example", str(address)) is not guarded
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_entry_or_told_why_not(text: str) -> None:
+    try:
+        Entry.parse(text)
+    except ValueError:
+        return
+    gate_of([text]).knows_name("shop.example", 80)
+
+
+@given(st.text(max_size=40), st.integers(1, 65535))
+def test_any_host_is_admitted_or_refused(host: str, port: int) -> None:
+    try:
+        gate_of(["*.shop.example", "10.0.0.0/8"]).admit(host, port)
+    except ForbiddenAddressError:
+        return

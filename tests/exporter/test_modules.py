@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
@@ -456,3 +458,25 @@ def test_the_file_that_blackbox_exporter_comes_with_is_taken(binary: Callable[[s
     usable = {name for name, module in modules.items() if not module.obstacles()}
     assert {"http_2xx", "http_post_2xx", "tcp_connect", "ssh_banner", "irc_banner", "pop3s_banner"} <= usable
     assert "icmp" not in usable
+
+
+@given(
+    st.sampled_from(["http", "tcp", "dns", "grpc"]),
+    st.text(max_size=60) | st.from_regex(r"(https?://)?[\[\]a-z0-9.:@%/?#-]{1,40}", fullmatch=True),
+)
+@example("http", "http://[::1")
+@example("http", "http://[fe80::1%25eth0]/")
+@example("http", "http://xn--/")
+@example("http", "http://a:99999/")
+@example("http", "http://\u2100.example/")
+@example("dns", "[::1]:53")
+@example("tcp", "[::1%lo]:1")
+def test_any_target_is_a_probe_or_told_why_not(prober: str, target: str) -> None:
+    keys: dict[str, Any] = {"dns": {"query_name": "shop.example"}} if prober == "dns" else {}
+    try:
+        made = probe(target, prober=prober, **keys)
+    except TargetError:
+        return
+    host, port = made.address()
+    assert host
+    assert 0 < port < 65536

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.loading import load_config
+from exporter.probes.resolver import Resolver
 
 Client = TestClient[Any, Any]
 Start = Callable[..., Awaitable[Client]]
@@ -178,6 +179,26 @@ async def test_a_name_that_leads_to_this_machine_is_not_followed_there(start: St
     assert status == 200
     assert "\nprobe_success 0\n" in text
     assert 'reason="forbidden"' in text
+
+
+async def test_a_name_that_changes_its_mind_is_judged_by_the_address_that_is_connected_to(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "169.254.169.254"))
+
+    async def rebind(*_: object) -> tuple[str, ...]:
+        return (next(answers),)
+
+    monkeypatch.setattr(Resolver, "addresses", rebind)
+    # Looked up twice: for the version of IP, then to connect.
+    client = await start({"http": HTTP}, ["127.0.0.1", "rebind.example"])
+    async with site(fine) as port:
+        target = f"http://rebind.example:{port}/"
+        _, first = await probe(client, module="http", target=target)
+        _, second = await probe(client, module="http", target=target)
+
+    assert "\nprobe_success 1\n" in first
+    assert 'reason="forbidden"' in second
 
 
 async def test_a_redirect_to_a_place_that_is_not_allowed_is_not_followed(start: Start) -> None:
