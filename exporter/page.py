@@ -1,10 +1,11 @@
 """The landing page: every target as it is, what failed lately, and what was asked by ``/probe``."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
 from html import escape
-from operator import itemgetter
+from itertools import groupby
 from time import time
 from urllib.parse import urlencode
 
@@ -26,6 +27,7 @@ _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--up:#1a7f37;--down:#cf222e;--wait:#9a6700}
 @media(prefers-color-scheme:dark){:root{--up:#3fb950;--down:#ff7b72;--wait:#d29922}}
 body{font:15px/1.45 system-ui,sans-serif;margin:1.5rem auto;max-width:72rem;padding:0 1rem}
+td:first-child,td:nth-child(2){white-space:nowrap}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .4rem}
 nav a{margin-right:1.2rem}p{margin:.4rem 0}
 table{border-collapse:collapse;width:100%}
@@ -110,29 +112,50 @@ def _why(observation: Observation) -> str:
     return f'<span class="down">{reason}</span> <span class="d">{detail}</span>'
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Failures of one probe in a row that had the same reason."""
+
+    target: str
+    probe: str
+    last: Observation
+    times: int
+    lasted: float
+
+
 def _failures(world: WorldState, now: float) -> str:
     """Show the newest failures; each probe keeps its own, however many successes came since."""
     kept = [
-        (observation.at, service.target, name, observation)
+        run
         for service in world.services.values()
         for name, probe in service.probes.items()
-        for observation in probe.failed
+        for run in _runs(service.target, name, probe.failed)
     ]
-    rows = [
-        (
-            f'{_utc(at)}<br><span class="d">{_span(now - at)} ago</span>',
-            escape(target),
-            escape(name),
-            f"{observation.seconds * 1000:.1f} ms",
-            _why(observation),
-        )
-        for at, target, name, observation in nlargest(MOST_FAILURES, kept, key=itemgetter(0))
-    ]
+    rows = [_run_row(run, now) for run in nlargest(MOST_FAILURES, kept, key=lambda run: run.last.at)]
     title = "<h2>Last failures</h2>"
     if not rows:
         return f"{title}<p>None is known.</p>"
-    more = _more(len(kept) - MOST_FAILURES, "failures, in /state")
-    return f"{title}{_table(('When', 'Target', 'Probe', '#Took', 'Why'), rows)}{more}"
+    more = _more(len(kept) - MOST_FAILURES, "kinds of failures, in /state")
+    return f"{title}{_table(('When', '', 'Target', 'Probe', '#Took', 'Why'), rows)}{more}"
+
+
+def _runs(target: str, name: str, failed: Iterable[Observation]) -> Iterator[Run]:
+    for _, alike in groupby(failed, key=lambda seen: seen.reason):
+        first, *others = alike
+        last = others[-1] if others else first
+        yield Run(target=target, probe=name, last=last, times=len(others) + 1, lasted=last.at - first.at)
+
+
+def _run_row(run: Run, now: float) -> tuple[str, ...]:
+    times = f", {run.times} times within {_span(run.lasted)}" if run.times > 1 else ""
+    return (
+        _utc(run.last.at),
+        f"{_span(now - run.last.at)} ago",
+        escape(run.target),
+        escape(run.probe),
+        f"{run.last.seconds * 1000:.1f} ms",
+        f'{_why(run.last)}<span class="d">{times}</span>',
+    )
 
 
 def _on_demand(history: History, now: float) -> str:

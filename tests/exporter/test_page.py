@@ -52,6 +52,14 @@ def test_a_failure_is_still_shown_after_the_service_is_well_again() -> None:
     assert '<span class="down">reset</span> <span class="d">dropped</span>' in page
 
 
+def test_failures_of_one_kind_in_a_row_are_one_line() -> None:
+    failures = [seen(Reason.RESET, "dropped", ago=ago) for ago in (300, 200, 100)]
+    page = landing_page(world(service("shop", *failures, seen(Reason.STATUS, "answered 500"))), History())
+
+    assert 'dropped</span><span class="d">, 3 times within 3 min 20 s</span>' in page
+    assert page.count("<tr>") == 1 + 1 + 1 + 2  # both heads, the target, two kinds of failures
+
+
 def test_nothing_that_came_from_outside_is_markup() -> None:
     history = History()
     past(history, reason="<i>", target='"><script>x</script>')
