@@ -38,12 +38,17 @@ GUARDED: tuple[Network, ...] = tuple(
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
-_PORTS = re.compile(r"^(\d{1,5})(?:-(\d{1,5}))?$")
+_ENTRY = re.compile(
+    r"(?a)^(?:\[(?P<bracketed>[^\]]+)\]|(?P<plain>[^:\[\]]+))(?::(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?)?$"
+)
 _PATTERN = re.compile(r"^[a-z0-9_*](?:[a-z0-9_*.-]*[a-z0-9_*])?$")
 _NUMBER = re.compile(r"^(?:0[xX][0-9A-Fa-f]*|\d+)$")
 
 LIST = "exporter.allow_targets"
-HOW = "write an address (10.1.2.3), a network (10.0.0.0/8) or a name (*.example.org), with :PORT or :FROM-TO"
+HOW = (
+    "write an address (10.1.2.3), a network (10.0.0.0/8 or [2001:db8::/32]) or a name (*.example.org),"
+    " with :PORT or :FROM-TO behind it if only some ports are meant"
+)
 
 
 class ForbiddenAddressError(OSError):
@@ -64,7 +69,7 @@ class Entry:
         """Read one line. Raises ValueError that says how to write it."""
         place, first, last = _split(text)
         try:
-            network = ip_network(place.strip("[]"), strict=False)
+            network = ip_network(place, strict=False)
         except ValueError:
             names = place.lower().rstrip(".")
             if not _PATTERN.match(names) or _ends_in_number(names) or "/" in place:
@@ -146,21 +151,17 @@ def is_public(ip: Ip) -> bool:
 
 
 def _split(text: str) -> tuple[str, int, int]:
-    """Take the ports off the end of an entry; a bare IPv6 address has none."""
-    place, colon, ports = text.rpartition(":")
-    if not colon or (":" in place and not place.endswith("]") and "/" not in place):
+    """Take the ports off an entry; IPv6 with ports stands in brackets. Raises ValueError."""
+    if text.count(":") > 1 and not text.startswith("["):
         return text, 1, LAST_PORT
-    if ":" in place and "/" in place and not place.startswith("["):
-        raise ValueError(f"{text!r}: write a network of IPv6 with ports as [2001:db8::/32]:443")
-    found = _PORTS.match(ports)
+    found = _ENTRY.match(text)
     if found is None:
-        if ":" in place or "/" in ports:  # 2001:db8::/32
-            return text, 1, LAST_PORT
         raise ValueError(f"{text!r} cannot be allowed; {HOW}")
-    first, last = int(found[1]), int(found[2] or found[1])
+    first = int(found["first"] or 1)
+    last = int(found["last"] or found["first"] or LAST_PORT)
     if not 0 < first <= last <= LAST_PORT:
         raise ValueError(f"{text!r}: ports are 1 to {LAST_PORT}, the smaller one first")
-    return place, first, last
+    return found["bracketed"] or found["plain"], first, last
 
 
 def _within(network: Network, guard: Network) -> bool:

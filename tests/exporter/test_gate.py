@@ -140,7 +140,8 @@ def test_who_can_never_come_in_is_refused_before_anything_is_resolved() -> None:
         ("shop.example:http", "cannot be allowed; write an address"),
         ("shop.example:0", "ports are 1 to 65535, the smaller one first"),
         ("shop.example:90-80", "ports are 1 to 65535, the smaller one first"),
-        ("2001:db8::/32:443", r"write a network of IPv6 with ports as \[2001:db8::/32\]:443"),
+        ("2001:db8::/32:443", r"a network \(10\.0\.0\.0/8 or \[2001:db8::/32\]\)"),
+        ("[shop.example", "cannot be allowed; write an address"),
         ("", "cannot be allowed; write an address"),
     ],
 )
