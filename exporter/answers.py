@@ -1,6 +1,7 @@
 """The JSON of ``/state`` and ``/check``. Times are epoch seconds, durations seconds."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from time import time
 from typing import Any
@@ -15,17 +16,28 @@ Json = dict[str, Any]
 
 def state_of(world: WorldState, only: str | None = None) -> Json:
     """Everything that is known, or what is known of one target."""
-    services = {name: service for name, service in world.services.items() if only in (None, name)}
-    edges = {ends: state for ends, state in world.edges.items() if only is None or only in ends}
-    return {
+    state: Json = json.loads("".join(state_pieces(world, only)))
+    return state
+
+
+def state_pieces(world: WorldState, only: str | None = None) -> Iterator[str]:
+    """Write the JSON of ``/state`` in quickly made pieces, one for each service and integration."""
+    services = [service for name, service in world.services.items() if only in (None, name)]
+    edges = [(ends, state) for ends, state in world.edges.items() if only is None or only in ends]
+    head = {
         "at": time(),
         "started_at": world.started_at,
         "ready": world.ready,
         "prober_blind": world.blind,
         "version": __version__,
-        "services": {name: _service(service) for name, service in services.items()},
-        "integrations": [_edge(*ends, state) for ends, state in edges.items()],
     }
+    yield f'{json.dumps(head)[:-1]}, "services": {{'
+    for number, service in enumerate(services):
+        yield f"{', ' if number else ''}{json.dumps(service.target)}: {json.dumps(_service(service))}"
+    yield '}, "integrations": ['
+    for number, (ends, state) in enumerate(edges):
+        yield f"{', ' if number else ''}{json.dumps(_edge(*ends, state))}"
+    yield "]}"
 
 
 def check_of(world: WorldState, seen: Mapping[str, Mapping[str, Observation] | None]) -> Json:

@@ -36,8 +36,8 @@ from exporter.metrics import (
 )
 from exporter.observation import Measure, Observation, Reading
 from exporter.state import ProbeState, ServiceState, Settings, Verdict, WorldState
+from exporter.streaming import Pace
 
-HOLD = 0.001  # seconds a scrape may hold the loop before everything else has its turn
 PIECE = 128  # services or probes whose lines are joined in one go
 FRESH_INTERVALS, FRESH_SECONDS = 3, 30.0  # as in the rule SoulfraProbeStale
 
@@ -128,19 +128,6 @@ class Kept:
     services: dict[str, ServiceBlock] = field(default_factory=dict)
     probes: dict[Key, RunBlock] = field(default_factory=dict)
     edges: dict[Key, RunBlock] = field(default_factory=dict)
-
-
-class Pace:
-    """Gives the loop its turn whenever this work has held it for long enough."""
-
-    def __init__(self) -> None:
-        self._until = monotonic() + HOLD
-
-    async def keep(self) -> None:
-        """Let everything else run, if it is time."""
-        if monotonic() > self._until:
-            await asyncio.sleep(0)
-            self._until = monotonic() + HOLD
 
 
 class Snapshots:

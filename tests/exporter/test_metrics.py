@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import json
 import re
+import socket
 import subprocess
 import time
 from collections import defaultdict
@@ -20,7 +22,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from exporter import scrape, snapshots
+from exporter import answers, scrape, snapshots, streaming
 from exporter.counters import Counters
 from exporter.observation import (
     HttpFacts,
@@ -445,7 +447,7 @@ def many(count: int) -> WorldState:
 
 
 async def test_others_have_their_turn_while_a_snapshot_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "HOLD", 0.0)
+    monkeypatch.setattr(streaming, "HOLD", 0.0)
     turns = 0
 
     async def others() -> None:
@@ -506,7 +508,7 @@ async def test_on_the_way_to_this_machine_nothing_is_compressed(open_client: Any
 async def test_another_machine_that_takes_gzip_gets_it(
     open_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scrape, "is_loopback", lambda _: False)
+    monkeypatch.setattr(streaming, "is_loopback", lambda _: False)
     client = await open_client(many(300))
 
     headers, body = await body_of(client, **GZIP)
@@ -538,19 +540,49 @@ async def test_more_scrapes_than_can_be_served_are_told_to_come_again(
 
 
 async def test_a_scraper_that_does_not_read_is_given_up(
-    open_client: Any, monkeypatch: pytest.MonkeyPatch, until: Any
+    open_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scrape, "LIMIT", 0.2)
-    client = await open_client(many(3000))  # more than the buffers of the sockets take
-    reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1024)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    await writer.drain()
-    await asyncio.sleep(0.5)  # longer than it is waited for
+    monkeypatch.setattr(streaming, "LIMIT", 0.2)
+    given_up = asyncio.Event()
+    answer = Scrapes.answer
 
-    with suppress(ConnectionError):
-        text = await reader.read()
-        assert not text.endswith(b"0\r\n\r\n")
-    writer.close()
-    monkeypatch.setattr(scrape, "LIMIT", 30.0)
+    async def watched(scrapes: Scrapes, request: web.Request) -> web.StreamResponse:
+        response = await answer(scrapes, request)
+        assert request.transport is None or request.transport.is_closing()
+        given_up.set()
+        return response
+
+    monkeypatch.setattr(Scrapes, "answer", watched)
+    client = await open_client(many(3000))  # more than the buffers of the sockets take
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(deaf, ("127.0.0.1", client.port))
+        await loop.sock_sendall(deaf, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(given_up.wait(), 10)
+    monkeypatch.setattr(streaming, "LIMIT", 30.0)
+    monkeypatch.setattr(Scrapes, "answer", answer)
+    client = await open_client(many(3000))
     _, body = await body_of(client)
     assert body.count(b"\nsoulfra_probe_success{") == 3000
+
+
+async def test_a_head_request_gets_no_body(open_client: Any) -> None:
+    client = await open_client(many(2))
+
+    async with client.head("/metrics") as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    _, body = await body_of(client)  # on the same connection
+    assert body.count(b"\nsoulfra_probe_success{") == 2
+
+
+@pytest.mark.parametrize("only", [None, "s1", "shop"])
+def test_state_in_pieces_is_the_state(monkeypatch: pytest.MonkeyPatch, only: str | None) -> None:
+    monkeypatch.setattr(answers, "time", lambda: 1.0)
+    world = many(3)
+
+    pieces = list(answers.state_pieces(world, only))
+
+    assert json.loads("".join(pieces)) == answers.state_of(world, only)
+    assert len(pieces) >= 3
