@@ -1,12 +1,11 @@
 """What on-demand probes saw last; failures are kept when successes have long pushed them out."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 KEPT = 100
-TEXT_LIMIT = 8192  # characters of debug output kept for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +18,7 @@ class Past:
     module: str  # empty for a configured service
     target: str
     reason: str  # empty: it succeeded
-    text: str  # its debug output
+    tell: Callable[[], str]  # writes its debug output, which few want to see
 
 
 @dataclass(slots=True)
@@ -30,7 +29,9 @@ class History:
     failed: deque[Past] = field(default_factory=lambda: deque(maxlen=KEPT))
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def add(self, *, at: float, seconds: float, module: str, target: str, reason: str, text: str) -> None:
+    def add(
+        self, *, at: float, seconds: float, module: str, target: str, reason: str, tell: Callable[[], str]
+    ) -> None:
         """Keep a probe; the oldest success is forgotten, the oldest failure stays a while."""
         past = Past(
             number=next(self._numbers),
@@ -39,7 +40,7 @@ class History:
             module=module,
             target=target,
             reason=reason,
-            text=text[:TEXT_LIMIT],
+            tell=tell,
         )
         self.recent.append(past)
         if len(self.recent) > KEPT:

@@ -13,7 +13,7 @@ from exporter.probes.context import Context, Note
 
 log = logging.getLogger(__name__)
 
-_NOTES_SHOWN = 200
+_NOTES_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Look:
     limit: float
     observation: Observation
     notes: tuple[Note, ...]
+    more: int = 0  # steps beyond those
 
     @property
     def kind(self) -> str:
@@ -44,8 +45,15 @@ async def look(name: str, config: ProbeBase, context: Context, faults: Counter[s
         detail = f"the probe failed by itself: {type(error).__name__}"
         outcome = Outcome(reason=Reason.INTERNAL, detail=detail)
     observation = Observation(started=started, at=time(), seconds=monotonic() - started, outcome=outcome)
-    notes = tuple(context.notes or ())
-    return Look(name=name, config=config, limit=context.timeout, observation=observation, notes=notes)
+    notes = context.notes or []
+    return Look(
+        name=name,
+        config=config,
+        limit=context.timeout,
+        observation=observation,
+        notes=tuple(notes[:_NOTES_KEPT]),
+        more=max(0, len(notes) - _NOTES_KEPT),
+    )
 
 
 def told(looks: Iterable[Look]) -> str:
@@ -61,10 +69,10 @@ def milliseconds(seconds: float) -> str:
 def _lines(one: Look) -> Iterator[str]:
     seen = one.observation
     yield f"probe {one.name} ({one.kind}), gives up after {one.limit:.3g} s"
-    for note in one.notes[:_NOTES_SHOWN]:
+    for note in one.notes:
         yield f"  {milliseconds(note.seconds):>12}  {note.text}"
-    if len(one.notes) > _NOTES_SHOWN:
-        yield f"  {'':>12}  {len(one.notes) - _NOTES_SHOWN} more steps"
+    if one.more:
+        yield f"  {'':>12}  {one.more} more steps"
     word = "ok" if seen.healthy else f"FAILED: {seen.reason}"
     detail = f": {seen.outcome.detail}" if seen.outcome.detail else ""
     yield f"  {milliseconds(seen.seconds):>12}  {word}{detail}"

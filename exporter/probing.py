@@ -7,7 +7,8 @@ be asked at all is status 400, and a target that nobody has allowed is status 40
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ SCRAPE_OFFSET = 0.5  # seconds of Prometheus's scrape timeout that are left for 
 PROBE_LIMIT = 30.0
 SHARE = 4  # so many times fewer run at once than probes of the schedule, beside those
 TARGET_SHOWN = 200  # characters
+MADE_AT_MOST = 2048  # probes of free targets
 DEFAULT_MODULE = "http_2xx"
 _LOGINS = ("auth", "pass", "login", "user", "authenticate", "sasl")
 
@@ -63,6 +65,7 @@ class Question:
     probes: Mapping[str, tuple[ProbeBase, float]]  # each with the seconds it may take
     gate: Gate
     limit: float
+    recall: dict[str, Any] = field(default_factory=dict)  # what the probe of a module has made ready
 
 
 class Prober:
@@ -76,11 +79,13 @@ class Prober:
         self._gate = gate_of(())
         self._tools = Tools()
         self._free = asyncio.Semaphore(1)
+        self._made: dict[tuple[str, str, str], tuple[ProbeBase, dict[str, Any]]] = {}
 
     def apply(self, config: WatchConfig) -> None:
         """Ask as *config* says from now on."""
         self._config = config
         self._gate = gate_of(config.exporter.allow_targets)
+        self._made.clear()
         at_once = concurrency_for(config.exporter.concurrency) // SHARE
         self._free = asyncio.Semaphore(max(1, at_once))
         for module in config.exporter.modules.values():
@@ -113,7 +118,7 @@ class Prober:
         past = self.history.find(int(number)) if number.isdecimal() else None
         if past is None:
             return _text("this probe is not kept any more\n", HTTPStatus.NOT_FOUND)
-        return _text(past.text)
+        return _text(past.tell())
 
     def _question(self, request: web.Request) -> Question:
         target = request.query.get("target", "")
@@ -146,14 +151,7 @@ class Prober:
             raise RefusedError(
                 HTTPStatus.BAD_REQUEST, f"module {name} cannot be used: {'; '.join(obstacles)}"
             )
-        # Here, because those who have no modules should not pay for them.
-        from exporter.translation import TargetError, probe_of  # noqa: PLC0415
-
-        try:
-            probe = probe_of(module, target, hostname)
-        except TargetError as error:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        self._admit(target, probe)
+        probe, recall = self._made_of(name, module, target, hostname)
         limit = min(module.timeout or limit, limit)
         return Question(
             target=target,
@@ -162,7 +160,29 @@ class Prober:
             probes={module.prober: (probe, limit)},
             gate=self._gate,
             limit=limit,
+            recall=recall,
         )
+
+    def _made_of(
+        self, name: str, module: "Module", target: str, hostname: str
+    ) -> tuple[ProbeBase, dict[str, Any]]:
+        """Return the probe of a module and an allowed target, made when it was first asked for."""
+        key = (name, target, hostname)
+        known = self._made.get(key)
+        if known is not None:
+            return known
+        # Here, because those who have no modules should not pay for them.
+        from exporter.translation import TargetError, probe_of  # noqa: PLC0415
+
+        try:
+            made: tuple[ProbeBase, dict[str, Any]] = probe_of(module, target, hostname), {}
+        except TargetError as error:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        self._admit(target, made[0])
+        if len(self._made) >= MADE_AT_MOST:
+            self._made.clear()
+        self._made[key] = made
+        return made
 
     def _admit(self, target: str, probe: ProbeBase) -> None:
         """Refuse what nobody has allowed. What a name leads to is looked at when it is connected to."""
@@ -170,11 +190,12 @@ class Prober:
         try:
             self._gate.admit(host, port)
         except ForbiddenAddressError as error:
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             service = f"; {target} is a service: leave module out" if target in self._config.services else ""
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
                 f"{error}; write its address, network or name there, for example"
-                f" allow_targets: ['{host}:{port}']{service}",
+                f" allow_targets: ['{place}']{service}",
             ) from error
 
     async def _probe(self, question: Question) -> Probed:
@@ -195,7 +216,8 @@ class Prober:
 
     async def _debug(self, question: Question) -> str:
         probed, looks = await self._look(question)
-        return self._keep(question, probed, looks)
+        self._keep(question, probed, looks)
+        return _debug_text(question, probed, looks)
 
     async def _look(self, question: Question) -> tuple[Probed, list[Look]]:
         """Run the probes with every step noted; not part of what is known about a service."""
@@ -220,7 +242,15 @@ class Prober:
     def _context(self, question: Question, limit: float) -> Context:
         # Beside network probes a stopped process is told by their time-outs.
         alone = all(probe.kind == "process" for probe, _ in question.probes.values())
-        return Context(timeout=limit, tools=self._tools, gate=question.gate, notes=[], stopped_fails=alone)
+        recall = question.recall if question.module else {}
+        return Context(
+            timeout=limit,
+            tools=self._tools,
+            gate=question.gate,
+            notes=[],
+            recall=recall,
+            stopped_fails=alone,
+        )
 
     @asynccontextmanager
     async def _slot(self, limit: float) -> AsyncIterator[None]:
@@ -235,8 +265,7 @@ class Prober:
         finally:
             free.release()
 
-    def _keep(self, question: Question, probed: Probed, looks: list[Look]) -> str:
-        text = _debug_text(question, probed, looks)
+    def _keep(self, question: Question, probed: Probed, looks: list[Look]) -> None:
         reason = next(iter(probed.failures.values()), None)
         self.history.add(
             at=time(),
@@ -244,9 +273,8 @@ class Prober:
             module=question.module_name,
             target=shorten(redact(question.target), TARGET_SHOWN),
             reason="" if probed.success else reason or Reason.INTERNAL,
-            text=text,
+            tell=partial(_debug_text, question, probed, looks),
         )
-        return text
 
 
 def _text(text: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
