@@ -263,6 +263,11 @@ class WatchConfig(BaseModel):
         found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
         for name, module in self.exporter.modules.items():
             found += [f"exporter.modules.{name}: {warning}" for warning in module.warnings()]
+            if module.prober == "http" and module.http.proxy_url and self.exporter.allow_targets:
+                found.append(
+                    f"exporter.modules.{name}: http.proxy_url: the proxy resolves names, so that an allowed"
+                    " name opens whatever address it leads to there"
+                )
         return found + self._unused_json()
 
     def _unused_json(self) -> list[str]:

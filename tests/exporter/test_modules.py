@@ -349,6 +349,15 @@ modules:
     ]
 
 
+def test_a_proxy_beside_allowed_targets_is_a_warning(load: Load) -> None:
+    module = "modules: {m: {prober: http, http: {proxy_url: 'http://127.0.0.1:3128'}}}"
+    config = "exporter: {modules_file: blackbox.yml, allow_targets: ['*']}"
+
+    assert load(module).warnings() == []
+    [warning] = load(module, config).warnings()
+    assert warning.startswith("exporter.modules.m: http.proxy_url: the proxy resolves names")
+
+
 def probe(target: str, hostname: str = "", **module: Any) -> Any:
     return probe_of(read_module(module), target, hostname)
 
