@@ -27,6 +27,8 @@ from exporter.probes.resolver import Resolver
 from exporter.slots import Slots
 from exporter.state import ProbeState, ServiceState, Settings, Transition, WorldState
 
+BATCH = 4
+LONGEST_TICK = 0.02  # seconds
 JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
 LAG_EVERY = 0.05  # seconds; a blocked loop is seen but for so much
 LAG_KEPT = 200
@@ -100,6 +102,21 @@ def plans_of(config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
         )
 
 
+def _tick(intervals: Iterable[float]) -> float:
+    """Return the seconds in which about BATCH probes start: started together they cost a third less.
+
+    The last of a batch waits for the others' part of the work, some 0.1 ms each; so it is kept small.
+    """
+    rate = sum(1 / interval for interval in intervals)
+    return min(LONGEST_TICK, BATCH / rate) if rate else LONGEST_TICK
+
+
+def _phase(key: Key, interval: float, tick: float) -> float:
+    """Return when in its interval a probe starts: by the hash of its name, on a tick."""
+    wanted = crc32(" ".join(key).encode()) / 2**32 * interval
+    return wanted - wanted % tick
+
+
 def _edge_key(edge: Integration) -> Key:
     return "edge", edge.from_, edge.to
 
@@ -123,6 +140,7 @@ class Scheduler:
         self._tools = Tools(resolver=Resolver(counters.dns))
         self._slots: Slots[Entry] = Slots(1)
         self._ring: list[tuple[int, str]] = []  # services with probes, by the hash of their names
+        self._tick = LONGEST_TICK  # probes start on multiples of it
         self._lags: deque[float] = deque(maxlen=LAG_KEPT)
         self._stall = (0.0, 0.0)  # when the loop last went on after it had stood still, and for how long
         self._lag_timer: asyncio.TimerHandle | None = None
@@ -157,6 +175,7 @@ class Scheduler:
             if plans.get(key) != entry.plan:
                 self._close(entry)
                 del self._entries[key]
+        self._tick = _tick(plan.settings.interval for plan in plans.values())
         fresh = [self._add(key, plan) for key, plan in plans.items() if key not in self._entries]
         transitions = self._lay_out(config)
         for entry in fresh:
@@ -233,7 +252,7 @@ class Scheduler:
             context=Context(
                 timeout=plan.settings.timeout, tools=self._tools, stopped_fails=plan.stopped_fails
             ),
-            phase=crc32(" ".join(key).encode()) / 2**32 * plan.settings.interval,
+            phase=_phase(key, plan.settings.interval, self._tick),
         )
         self._entries[key] = entry
         return entry

@@ -364,3 +364,20 @@ def test_five_thousand_probes_cost_little_and_keep_their_intervals(play: Callabl
 
 def _attempts(stage: Stage) -> int:
     return sum(stage.attempts(name) for name in stage.world.services)
+
+
+def test_probes_start_in_small_batches_spread_over_the_interval() -> None:
+    tick = scheduling._tick([5.0] * 1000)
+    phases = [scheduling._phase(("service", f"t-{number}", "http"), 5.0, tick) for number in range(1000)]
+
+    batches = Counter(phases)
+    assert tick == pytest.approx(0.02)
+    assert all(phase / tick == pytest.approx(round(phase / tick)) for phase in phases)
+    assert len(batches) > 200  # of 250 ticks
+    assert max(batches.values()) < 20
+
+
+def test_more_probes_start_on_finer_ticks_and_few_ones_on_the_longest() -> None:
+    assert scheduling._tick([5.0] * 5000) == pytest.approx(0.004)
+    assert scheduling._tick([5.0]) == scheduling.LONGEST_TICK
+    assert scheduling._tick([]) == scheduling.LONGEST_TICK
