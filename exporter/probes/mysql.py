@@ -118,7 +118,9 @@ async def _ask(config: MysqlProbe, context: Context, progress: Progress) -> Outc
         return known
     except aiomysql.MySQLError as error:
         return progress.outcome(*_reason_of(error, Reason.STATUS, password))
-    except sql.GARBLED:
+    except sql.GARBLED as error:
+        if not sql.is_of_driver(error):
+            raise
         return progress.outcome(Reason.PROTOCOL, "the answer is not MySQL's protocol")
 
 
@@ -218,7 +220,7 @@ async def _connections(session: _Session, progress: Progress) -> tuple[Reading, 
             Reading(CONNECTIONS, float(threads[0][1])),
             Reading(MAX_CONNECTIONS, float(allowed[0][0])),
         )
-    except (aiomysql.MySQLError, LookupError) as error:
+    except (aiomysql.MySQLError, LookupError, TypeError, ValueError) as error:
         progress.note("does not tell its connections: %s", type(error).__name__)
         return ()
 

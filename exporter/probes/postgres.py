@@ -28,6 +28,7 @@ LAG = Measure(
     name="postgres_replication_lag_seconds",
     help="Age of the last transaction that a replica has replayed; 0 when it is connected and has all.",
 )
+_MEASURES = (REPLICA, CONNECTIONS, MAX_CONNECTIONS, LAG)  # in the order of the facts
 
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 _SHARE_FOR_FACTS = 0.25  # of the timeout
@@ -46,6 +47,7 @@ _STATES = {  # by SQLSTATE, the longest that fits
     "57P01": (Reason.RESET, ""),
     "57P02": (Reason.RESET, ""),
     "57014": (Reason.TIMEOUT, ""),
+    "25P01": (Reason.INTERNAL, ""),  # a cursor outside of a transaction: we asked wrongly
 }
 _PIECE = 4096  # bytes
 _FIRST = b"RENv"  # what a server can begin with: authentication, error, notice, another version
@@ -183,7 +185,9 @@ async def _ask(config: PostgresProbe, context: Context, progress: Progress) -> O
         return await _talk(config, context, progress, loop, password)
     except RefusedError as error:
         return progress.outcome(error.reason, sql.without(password, str(error)))
-    except _BROKEN:
+    except _BROKEN as error:
+        if not sql.is_of_driver(error):
+            raise
         return progress.outcome(*loop.metered.fault)
     finally:
         transport.abort()
@@ -271,42 +275,46 @@ async def _log_in(config: PostgresProbe, loop: _DriverLoop, password: str) -> An
 async def _query(connection: Any, query: str, context: Context) -> Sequence[Sequence[Any]]:
     """Return the rows, so many at most. Raises RefusedError."""
     try:
-        await connection.execute(
-            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {sql.statement_limit(context)}"
-        )
+        transaction = connection.transaction(readonly=True)
+        await transaction.start()
+        await connection.execute(f"SET LOCAL statement_timeout = {sql.statement_limit(context)}")
         cursor = await connection.cursor(query)
         rows: Sequence[Sequence[Any]] = await cursor.fetch(sql.ROWS_LIMIT)
-        await connection.execute("ROLLBACK")
+        await transaction.rollback()
     except asyncpg.ConnectionDoesNotExistError:
         raise
     except asyncpg.PostgresError as error:
         raise _refused(error, Reason.QUERY) from error
+    except asyncpg.InterfaceError as error:
+        if connection.is_closed():
+            raise
+        raise RefusedError(Reason.INTERNAL, f"the driver refuses the query: {error}") from error
     return rows
 
 
-async def _facts(connection: Any, context: Context, progress: Progress) -> Sequence[Any]:
+async def _facts(connection: Any, context: Context, progress: Progress) -> Sequence[float | None]:
     """Return replica or not, connections, their limit and the lag; nothing where the server cannot tell."""
     try:
         rows = await _query(connection, _FACTS, context)
     except RefusedError as error:
         progress.note("does not tell its role and connections: %s", error)
         return ()
-    return rows[0] if rows else ()
+    try:
+        return [None if value is None else float(value) for value in rows[0]] if rows else ()
+    except (OverflowError, TypeError, ValueError) as error:
+        raise RefusedError(Reason.PROTOCOL, "its role and connections are no numbers") from error
 
 
-def _readings(facts: Sequence[Any]) -> tuple[Reading, ...]:
-    measures = (REPLICA, CONNECTIONS, MAX_CONNECTIONS, LAG)
+def _readings(facts: Sequence[float | None]) -> tuple[Reading, ...]:
     return tuple(
-        Reading(measure, float(value))
-        for measure, value in zip(measures, facts, strict=False)
-        if value is not None
+        Reading(measure, value) for measure, value in zip(_MEASURES, facts, strict=False) if value is not None
     )
 
 
-def _wrong_role(facts: Sequence[Any], config: PostgresProbe) -> tuple[Reason, str] | None:
+def _wrong_role(facts: Sequence[float | None], config: PostgresProbe) -> tuple[Reason, str] | None:
     if config.role is None and config.max_lag is None:
         return None
-    if not facts:
+    if len(facts) < len(_MEASURES):
         return Reason.ROLE, "does not tell its role"
     role = "replica" if facts[0] else "primary"
     if config.role not in (None, role):
@@ -314,12 +322,12 @@ def _wrong_role(facts: Sequence[Any], config: PostgresProbe) -> tuple[Reason, st
     return _too_far_behind(facts[3], config.max_lag) if role == "replica" else None
 
 
-def _too_far_behind(lag: Any, allowed: float | None) -> tuple[Reason, str] | None:
-    if allowed is None or (lag is not None and float(lag) <= allowed):
+def _too_far_behind(lag: float | None, allowed: float | None) -> tuple[Reason, str] | None:
+    if allowed is None or (lag is not None and lag <= allowed):
         return None
     if lag is None:
         return Reason.LIMIT, "has replayed nothing since its start and is not level with its primary"
-    return Reason.LIMIT, f"lags {float(lag):.1f} s behind, allowed are {allowed:g} s"
+    return Reason.LIMIT, f"lags {lag:.1f} s behind, allowed are {allowed:g} s"
 
 
 def _refused(error: asyncpg.PostgresError, otherwise: Reason) -> RefusedError:

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import traceback
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ GARBLED = (
     *(RuntimeError, TypeError, ValueError, struct.error),
 )
 """What drivers raise, besides their own errors, over bytes that are not their protocol."""
+_DRIVERS = {"aiomysql", "asyncpg", "pymysql"}
 
 
 class RefusedError(Exception):
@@ -31,6 +33,15 @@ class RefusedError(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+def is_of_driver(error: BaseException) -> bool:
+    """Whether *error* comes out of a driver at work on the peer's bytes; else it is our own fault."""
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in frames]
+    return not modules[-1].startswith("exporter.") and any(
+        module.partition(".")[0] in _DRIVERS for module in modules
+    )
 
 
 def password_of(config: SqlProbe) -> str:
@@ -99,7 +110,10 @@ def _fits(value: Any, wanted: Between | Scalar) -> bool:
 def _number(value: Any) -> float | None:
     if not isinstance(value, int | float | Decimal):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):  # more than 300 digits; a NaN that signals
+        return None
     return number if math.isfinite(number) else None
 
 

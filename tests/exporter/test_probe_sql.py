@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aiomysql
 import asyncpg
 import psutil
 import pytest
@@ -535,3 +536,43 @@ def test_values_are_compared_by_what_they_mean(value: object, expected: object, 
     failure = sql.judge([(value,)], SqlExpect.model_validate({"value": expected}))
 
     assert (failure is None) is fits, failure
+
+
+async def test_a_fault_in_our_own_code_is_not_the_servers(
+    server: Server, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sql, "judge", broken)
+        with pytest.raises(TypeError, match="broken"):
+            await server.ask(context)
+    monkeypatch.setattr(postgres if server.kind == "postgres" else mysql, "_open", None)
+    with pytest.raises(TypeError, match="NoneType"):
+        await server.ask(context)
+
+
+async def test_a_driver_without_what_we_use_of_it_is_not_the_servers_fault(
+    mysql_server: Server, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(aiomysql.Connection, "_request_authentication")
+
+    with pytest.raises(AttributeError, match="_request_authentication"):
+        await mysql_server.ask(context)
+
+
+async def test_a_query_that_the_driver_refuses_says_nothing_about_the_server(
+    postgres_server: Server, context: Context
+) -> None:
+    outcome = await postgres_server.ask(context, query="SELECT $1::int")
+
+    assert outcome.reason is Reason.INTERNAL, outcome.detail
+    assert "expects 1 argument" in outcome.detail
+
+
+def test_a_number_that_no_float_holds_is_none() -> None:
+    failure = sql.judge([(10**400,)], SqlExpect.model_validate({"value": {"at_least": 1}}))
+
+    assert failure is not None
+    assert failure[0] is Reason.ANSWER
