@@ -6,7 +6,7 @@ The ssl module decodes verified certificates only, so the one date is read from 
 import asyncio
 import ssl
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -18,13 +18,22 @@ _DER = 2  # the number of the encoding in OpenSSL's binding
 ASK_WITHIN = 1.0  # seconds
 
 
-@lru_cache(maxsize=4096)
+KEPT = 4096
+"""Dates that are kept. Never the certificates themselves: a peer can show a new and large one each time."""
+_ends: dict[bytes, float | None] = {}  # by digest
+
+
 def not_after(der: bytes) -> float | None:
     """Return the end of validity in epoch seconds; None when *der* is not a certificate."""
-    try:
-        return _not_after(der)
-    except (IndexError, ValueError):
-        return None
+    digest = sha256(der).digest()
+    if digest not in _ends:
+        if len(_ends) >= KEPT:
+            del _ends[next(iter(_ends))]
+        try:
+            _ends[digest] = _not_after(der)
+        except (IndexError, ValueError):
+            _ends[digest] = None
+    return _ends[digest]
 
 
 async def ask_facts(host: str, port: int, server_name: str, *, within: float = ASK_WITHIN) -> TlsFacts | None:
@@ -60,7 +69,7 @@ def tls_facts(connection: ssl.SSLObject | None) -> TlsFacts | None:
         version=connection.version() or "",
         cipher=cipher[0] if cipher else "",
         chain_not_after=_earliest(_chain(connection, verified=True)) if verified else None,
-        fingerprint=_fingerprint(der),
+        fingerprint=sha256(der).hexdigest(),
     )
 
 
@@ -70,11 +79,6 @@ def _trusting() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-@lru_cache(maxsize=4096)
-def _fingerprint(der: bytes) -> str:
-    return sha256(der).hexdigest()
 
 
 def _chain(connection: Any, *, verified: bool) -> list[bytes]:

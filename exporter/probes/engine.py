@@ -74,17 +74,17 @@ class Engine:
                 raise EngineError("its answer " + ("is too large" if chunk else "has no end"))
             try:
                 parser.feed_data(chunk)
-            except httptools.HttpParserError as error:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 raise EngineError("its answer is not HTTP") from error
         self._read_clock(reply)
         return _value(parser.get_status_code(), bytes(reply.body))
 
     def _read_clock(self, reply: _Reply) -> None:
         try:
-            date = parsedate_to_datetime(reply.headers.get(b"date", b"").decode("latin-1"))
-        except ValueError:
+            date = parsedate_to_datetime(reply.headers.get(b"date", b"")[:64].decode("latin-1"))
+            self.clock = int(date.timestamp())
+        except (ValueError, OverflowError):
             return
-        self.clock = int(date.timestamp())
 
 
 def _value(status: int, body: bytes) -> Any:

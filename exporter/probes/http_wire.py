@@ -124,7 +124,8 @@ class Exchange(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin an answer: the one that counts, or one before it."""
-        self._got.headers.clear()
+        if not self._head_done:  # bytes behind the body may look like one more
+            self._got.headers.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, within limits."""

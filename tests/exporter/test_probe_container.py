@@ -517,3 +517,19 @@ def test_each_rule_names_its_mend(tmp_path: Path, probe: str, place: str, messag
         (seen.place.removeprefix("services.a.probes[0]"), seen.message) for seen in caught.value.mistakes
     ]
     assert found == [(place, message)]
+
+
+async def test_a_peer_that_switches_protocols_is_no_engine(context: Context, tmp_path: Path) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(speak, tmp_path / "engine.sock"):
+        outcome = await ask(context, f"unix://{tmp_path}/engine.sock", "plain")
+
+    assert (outcome.reason, outcome.detail) == (
+        Reason.INTERNAL,
+        "the engine cannot be asked: its answer is not HTTP",
+    )

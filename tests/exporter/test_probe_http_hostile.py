@@ -25,6 +25,7 @@ TIMEOUT = 0.4
 SLACK = 1.0
 MEMORY = 12 * 1024 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\n"
+PACKED = gzip.compress(b"well")
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -174,6 +175,21 @@ HOSTILE: dict[str, tuple[Speak, dict[str, Any], Reason | None]] = {
     "content length too long": (says(HEAD + b"Content-Length: 10\r\n\r\nshort"), {}, Reason.PROTOCOL),
     "content length too short": (
         says(HEAD + b"Content-Length: 4\r\n\r\nwell and more"),
+        {"expect": {"body": "^well$"}},
+        None,
+    ),
+    "another answer behind the first": (
+        says(HEAD + b"X-Api: 1\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\nX-Api: 2\r\n\r\n"),
+        {"expect": {"headers": {"X-Api": "^1$"}, "body": "^ok$"}},
+        None,
+    ),
+    "more than the content length behind headers": (
+        says(HEAD + b"X-Api: 1\r\nContent-Length: 2\r\n\r\nokxtra"),
+        {"expect": {"headers": {"X-Api": "^1$"}}},
+        None,
+    ),
+    "packed, and more than the content length": (
+        says(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(PACKED) + PACKED + b"xtra"),
         {"expect": {"body": "^well$"}},
         None,
     ),

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import re2
 from exporter.kinds.tcp import TcpProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes import tcp
-from exporter.probes.certificate import not_after
+from exporter.probes.certificate import KEPT, not_after
 from exporter.probes.context import Context, Note, Tools
 from exporter.probes.exchange import LINES_LIMIT, expand
 
@@ -78,6 +79,19 @@ async def test_tls_is_verified_and_the_expiry_known(
 )
 def test_what_is_no_certificate_has_no_end(junk: bytes) -> None:
     assert not_after(junk) is None
+
+
+def test_certificates_that_were_read_are_not_kept() -> None:
+    certificate = b"\x30\x84\x00\x01\x86\xa0" + bytes(100_000 - 8)
+    tracemalloc.start()
+    try:
+        for number in range(2 * KEPT):
+            not_after(certificate + number.to_bytes(8, "big"))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 4_000_000
 
 
 Speaker = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
