@@ -224,12 +224,14 @@ class Scheduler:
         checks = [asyncio.create_task(self.check(name)) for name in peers]
         try:
             for check in asyncio.as_completed(checks):
-                healthy += all(observation.healthy for observation in (await check).values())
+                healthy += all_healthy((await check).values())
                 if 2 * healthy >= len(peers):
                     return True
         finally:
             for task in checks:
                 task.cancel()
+            if checks:
+                await asyncio.wait(checks)
         return False
 
     def _peers_of(self, target: str) -> list[str]:
@@ -241,7 +243,8 @@ class Scheduler:
         return list(dict.fromkeys(name for _, name in following[: PEERS + 1] if name != target))[:PEERS]
 
     def _of(self, target: str) -> list[Entry]:
-        return [self._entries["service", target, name] for name in self.world.services[target].probes]
+        service = self.world.services.get(target)  # None: it went with a reload meanwhile
+        return [self._entries["service", target, name] for name in service.probes] if service else []
 
     def _add(self, key: Key, plan: Plan) -> Entry:
         entry = Entry(
@@ -364,16 +367,18 @@ class Scheduler:
         finally:
             self._finish(entry, slot)
         if not entry.closed:
-            self._record(entry, observation, soon=soon)
+            self._take_in(entry, observation, soon=soon)
         return observation
 
     async def _observe(self, entry: Entry) -> tuple[Observation, bool]:
         """Run the probe; tell also whether it is to be run again soon because the exporter was held up."""
         started = monotonic()
         try:
-            outcome = await entry.run(entry.plan.config, entry.context)
-        except Exception as error:
-            # The edge: a fault of ours in one probe must not end the watch over the others.
+            outcome = _checked(await entry.run(entry.plan.config, entry.context))
+        except (Exception, asyncio.CancelledError) as error:
+            # The edge: a fault of ours in one probe must not end the watch over the others, or over its own.
+            if entry.closed or _is_cancelled():
+                raise
             self._counters.internal_errors["probe"] += 1
             log.exception("probe %s of %s failed by itself", entry.key[2], entry.key[1])
             outcome = Outcome(
@@ -401,6 +406,17 @@ class Scheduler:
             self._slots.give_back(doubtful=slot)
             self._admit()
 
+    def _take_in(self, entry: Entry, observation: Observation, *, soon: bool) -> None:
+        """Record what was seen; whatever becomes of that, the next run is planned."""
+        try:
+            self._record(entry, observation, soon=soon)
+        except Exception:
+            # The edge: a probe that nobody plans again would leave its service "up" for ever.
+            self._counters.internal_errors["scheduler"] += 1
+            log.exception("what probe %s of %s saw was not taken in whole", entry.key[2], entry.key[1])
+            if entry.timer is None:
+                self._set_timer(entry, entry.plan.settings.interval)
+
     def _record(self, entry: Entry, observation: Observation, *, soon: bool) -> None:
         transition = None
         last = entry.state.last
@@ -415,10 +431,10 @@ class Scheduler:
             self._set_timer(entry, entry.plan.settings.interval_on_failure)
         else:
             self._plan_next(entry)
-        if observation.outcome.process is not None:
-            self._watch_end(entry, observation.outcome.process)
         if transition is not None:
             self._on_transition(transition)
+        if observation.outcome.process is not None:
+            self._watch_end(entry, observation.outcome.process)
         self._on_record()
 
     def _plan_next(self, entry: Entry) -> None:
@@ -477,6 +493,21 @@ class Scheduler:
             self._stall = (now, late)
         loop = asyncio.get_running_loop()
         self._lag_timer = loop.call_later(LAG_EVERY, self._measure_lag, now + LAG_EVERY)
+
+
+def _checked(outcome: object) -> Outcome:
+    """Return what a probe returned. Raises TypeError when that is no outcome: plugins are strangers' code."""
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"a probe returns an Outcome, not {type(outcome).__name__}")
+    if not isinstance(outcome.reason, Reason | None):
+        raise TypeError(f"a reason is one of Reason, not {type(outcome.reason).__name__}")
+    return outcome
+
+
+def _is_cancelled() -> bool:
+    """Whether this task itself is to end; a cancellation that leaks out of a library is another thing."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _turns(late: float, entry: Entry) -> int:

@@ -381,3 +381,76 @@ def test_more_probes_start_on_finer_ticks_and_few_ones_on_the_longest() -> None:
     assert scheduling._tick([5.0] * 5000) == pytest.approx(0.004)
     assert scheduling._tick([5.0]) == scheduling.LONGEST_TICK
     assert scheduling._tick([]) == scheduling.LONGEST_TICK
+
+
+def _returns_nothing() -> Any:
+    return None
+
+
+def _tells_no_reason() -> Any:
+    return Outcome(reason="broken")  # type: ignore[arg-type] # as a plugin may
+
+
+def _raises() -> Any:
+    raise RuntimeError("broken")
+
+
+def _leaks_a_cancellation() -> Any:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("broken", [_returns_nothing, _tells_no_reason, _raises, _leaks_a_cancellation])
+async def test_a_probe_that_breaks_stays_watched_and_is_no_evidence(
+    stage: Stage,
+    play: Callable[[Probe], None],
+    until: Callable[..., Awaitable[Any]],
+    broken: Callable[[], Any],
+) -> None:
+    async def plugin(*_: object) -> Any:
+        return broken() if stage.attempts("shop") else Outcome()
+
+    play(plugin)
+    stage.apply({"shop": 1}, interval="50ms", timeout="40ms", interval_on_failure="20ms")
+
+    await until(lambda: stage.attempts("shop") >= 4)
+
+    seen = stage.world.services["shop"].probes["tcp"].last
+    assert seen is not None
+    assert seen.reason is Reason.INTERNAL
+    assert "failed by itself" in seen.outcome.detail
+    assert stage.counters.internal_errors["probe"] >= 3
+    assert Verdict.DOWN not in [change.after for change in stage.transitions]
+
+
+@pytest.mark.parametrize("where", ["transition", "record", "world"])
+async def test_a_fault_while_recording_is_counted_and_ends_no_watch(
+    stage: Stage, until: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    runs = 0
+
+    def fails(*_: object) -> None:
+        nonlocal runs
+        runs += 1
+        raise RuntimeError("broken")
+
+    if where == "world":
+        monkeypatch.setattr(WorldState, "record", fails)
+    else:
+        monkeypatch.setattr(stage.scheduler, f"_on_{where}", fails)
+    stage.apply({"shop": 1, "other": HANGING}, interval="50ms", timeout="40ms", interval_on_failure="20ms")
+
+    await until(lambda: runs >= (2 if where == "transition" else 6))
+
+    assert stage.counters.internal_errors["scheduler"] >= runs - 1
+    assert all(entry.timer or entry.runs for entry in stage.scheduler._entries.values())
+
+
+async def test_peers_that_vanish_by_a_reload_are_no_fault_and_no_evidence(stage: Stage) -> None:
+    stage.apply(dict.fromkeys("abcd", 1), interval="60s")
+    asking = asyncio.create_task(stage.scheduler.peers_answer("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the peers are chosen and not yet asked
+
+    stage.apply({"a": 1}, interval="60s")
+
+    assert await asking is False
