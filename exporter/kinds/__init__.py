@@ -7,9 +7,9 @@ every one costs memory, in the remediator too.
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 
 from exporter.fields import Duration, Name, Strict
 
@@ -51,6 +51,9 @@ class ProbeBase(Strict):
         return None
 
 
+_LOWEST_TLS = "1.2"  # where the configuration names none
+
+
 class Tls(Strict):
     """How a TLS peer is checked, and what we show it."""
 
@@ -61,6 +64,18 @@ class Tls(Strict):
     key_file: str | None = None
     min_version: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
     max_version: Literal["1.0", "1.1", "1.2", "1.3"] | None = None
+
+    @model_validator(mode="after")
+    def _leads_to_a_handshake(self) -> Self:
+        lowest = self.min_version or _LOWEST_TLS
+        if self.max_version is not None and self.max_version < lowest:
+            raise ValueError(
+                f"max_version {self.max_version} is below min_version, which is {lowest}"
+                f"{'' if self.min_version else ' where none is given'}: no handshake could succeed"
+            )
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs cert_file, the certificate that goes with it")
+        return self
 
 
 def read_probe(value: object) -> ProbeBase:

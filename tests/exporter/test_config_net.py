@@ -55,6 +55,19 @@ ONCE = "give the password once: in the address, as password or as password_file"
             f"{PROBE}.exchange: starttls can stand in one step only: a connection begins TLS once",
         ),
         ("{tcp: 'a:1', ip_fallback: true}", f"{PROBE}: {FALLBACK}"),
+        (
+            "{tcp: 'a:1', tls: {min_version: '1.3', max_version: '1.2'}}",
+            f"{PROBE}.tls: max_version 1.2 is below min_version, which is 1.3: no handshake could succeed",
+        ),
+        (
+            "{http: 'https://a', tls: {max_version: '1.1'}}",
+            f"{PROBE}.tls: max_version 1.1 is below min_version, which is 1.2 where none is given:"
+            " no handshake could succeed",
+        ),
+        (
+            "{redis: 'rediss://a', tls: {key_file: a.key}}",
+            f"{PROBE}.tls: key_file needs cert_file, the certificate that goes with it",
+        ),
         ("{tcp: 'a:1', ip_version: 5}", f"{PROBE}.ip_version: Input should be 4 or 6"),
         (
             "{unix: app.sock}",
