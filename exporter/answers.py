@@ -1,14 +1,14 @@
 """The JSON of ``/state`` and ``/check``. Times are epoch seconds, durations seconds."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from time import time
 from typing import Any
 
 from exporter.observation import Observation, ProcessFacts, Reason
-from exporter.scheduler import all_healthy
-from exporter.state import ProbeState, ServiceState, WorldState
+from exporter.reasons import trouble_of
+from exporter.state import ProbeState, ServiceState, Trouble, WorldState
 from soulfra_monitor import __version__
 
 Json = dict[str, Any]
@@ -56,14 +56,17 @@ def check_of(world: WorldState, seen: Mapping[str, Mapping[str, Observation] | N
 
 
 def _checked(service: ServiceState, seen: Mapping[str, Observation]) -> Json:
-    failures = [observation for observation in seen.values() if not observation.healthy]
-    evidence = [observation for observation in failures if observation.reason is not Reason.INTERNAL]
-    # None: nothing failed but our own looking, which is no evidence either way.
-    healthy = None if failures and not evidence else all_healthy(seen.values())
-    failed = next(iter(evidence or failures), None)
+    # A reload may have taken a probe away while it was asked.
+    seen = {name: observation for name, observation in seen.items() if name in service.probes}
+    troubles = list(_troubles(service, seen))
+    telling = {trouble.probe for trouble in troubles}
+    failures = {name: one for name, one in seen.items() if not one.healthy and name not in telling}
+    evidence = [one for one in failures.values() if one.reason is not Reason.INTERNAL]
+    failed = next(iter([*evidence, *failures.values()]), None)
     return {
         "known": True,
-        "healthy": healthy,
+        "healthy": bool(seen) and not evidence and _vouched(service, seen, failures.keys()),
+        "trouble": _trouble(next(iter(troubles), None)),
         "status": service.verdict,
         "since": service.since,
         "recovered_at": service.recovered_at,
@@ -72,6 +75,39 @@ def _checked(service: ServiceState, seen: Mapping[str, Observation]) -> Json:
         "detail": failed.outcome.detail if failed else "" if seen else "nothing watches this service",
         "response_time": service.response_time,
         "process": _process(service.process),
+    }
+
+
+def _troubles(service: ServiceState, seen: Mapping[str, Observation]) -> Iterator[Trouble]:
+    for name, observation in seen.items():
+        problem = trouble_of(service.probes[name].kind, observation.reason)
+        if problem is not None:
+            yield Trouble(problem=problem, probe=name, observation=observation)
+
+
+def _vouched(
+    service: ServiceState, seen: Mapping[str, Observation], sightless: Collection[str]
+) -> bool | None:
+    """Say whether those that saw something may speak for the *sightless*; None when they may not.
+
+    Somebody has to have an answer of this moment over the network, and no probe that saw the outage may be
+    without sight now: what nobody saw end has not ended.
+    """
+    if not sightless:
+        return True
+    answered = any(service.probes[name].is_remote for name in seen if name not in sightless)
+    outage_seen = any(service.probes[name].broken for name in sightless)
+    return True if answered and not outage_seen else None
+
+
+def _trouble(trouble: Trouble | None) -> Json | None:
+    if trouble is None:
+        return None
+    return {
+        "problem": trouble.problem,
+        "probe": trouble.probe,
+        "reason": trouble.observation.reason,
+        "detail": trouble.observation.outcome.detail,
     }
 
 
@@ -89,6 +125,7 @@ def _service(service: ServiceState) -> Json:
             "detail": failing.observation.outcome.detail,
             "since": failing.since,
         },
+        "trouble": _trouble(service.trouble),
         "process": _process(service.process),
         "probes": {name: _probe(state) for name, state in service.probes.items()},
     }

@@ -167,6 +167,11 @@ PROBE_TITLES = (
         "probe_unconfirmed_failures",
         "Failures that healed before they were confirmed, so that the service was never called down.",
     ),
+    _title(
+        "gauge",
+        "probe_trouble",
+        "1 while a failure is confirmed that tells of a problem but makes no service down.",
+    ),
     _title("gauge", "probe_phase_duration_seconds", "How long the parts of the last run took."),
     _title(
         "gauge",
@@ -196,6 +201,7 @@ def probe_texts(labels: Labels, state: ProbeState) -> Texts:
     return (
         *_run_texts("soulfra_probe", labels, state),
         unconfirmed,
+        f'soulfra_probe_trouble{{{labels},problem="{state.trouble}"}} 1\n' if state.trouble else "",
         "".join(
             [
                 f'soulfra_probe_phase_duration_seconds{{{labels},phase="{phase}"}} {seconds:.6f}\n'

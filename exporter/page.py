@@ -86,9 +86,10 @@ def _target_row(service: ServiceState, now: float) -> tuple[str, ...]:
     debug = urlencode({"target": service.target, "debug": "true"})
     state = urlencode({"target": service.target})
     slow = " (slow)" if service.slow else ""
+    trouble = f'<br><span class="unknown">{service.trouble.problem}</span>' if service.trouble else ""
     return (
         f'<a href="/state?{state}">{escape(service.target)}</a>',
-        f'<span class="{service.verdict}">{service.verdict}</span>{slow}',
+        f'<span class="{service.verdict}">{service.verdict}</span>{slow}{trouble}',
         _span(now - service.since),
         "" if seconds is None else f"{seconds * 1000:.1f} ms",
         "<br>".join(_results(service)),

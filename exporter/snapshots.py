@@ -39,7 +39,6 @@ from exporter.state import ProbeState, ServiceState, Settings, Verdict, WorldSta
 from exporter.streaming import Pace
 
 PIECE = 128  # services or probes whose lines are joined in one go
-FRESH_INTERVALS, FRESH_SECONDS = 3, 30.0  # as in the rule SoulfraProbeStale
 
 _METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*\Z")
@@ -249,8 +248,7 @@ def _is_fresh(state: ProbeState) -> bool:
     """Whether the last run was not so long ago that its readings may no longer be true."""
     if state.last is None:
         return False
-    limit = max(FRESH_INTERVALS * state.settings.interval, FRESH_SECONDS) + state.settings.timeout
-    return monotonic() - state.last.started <= limit
+    return monotonic() - state.last.started <= state.settings.fresh_for
 
 
 def _written(labels: Labels, readings: Iterable[Reading]) -> tuple[Written, int]:

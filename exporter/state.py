@@ -10,10 +10,13 @@ from enum import StrEnum
 
 from exporter.counters import Histogram
 from exporter.observation import Observation, ProcessFacts, ProcessStatus, Reason, TlsFacts
+from exporter.reasons import LOCAL_KINDS, trouble_of
+from soulfra_monitor.problems import Problem
 
 KEPT = 10
 FAST_RECHECKS_FOR = 60.0  # seconds of failing after which a probe goes back to its usual interval
 GUARD_FROM = 3  # with fewer services nothing can be said about most of them
+FRESH_INTERVALS, FRESH_SECONDS = 3, 30.0  # as in the rule SoulfraProbeStale
 
 
 class Verdict(StrEnum):
@@ -33,6 +36,11 @@ class Settings:
     timeout: float
     confirm: int
 
+    @property
+    def fresh_for(self) -> float:
+        """Seconds after which what a run saw may no longer be true."""
+        return max(FRESH_INTERVALS * self.interval, FRESH_SECONDS) + self.timeout
+
 
 @dataclass(slots=True, kw_only=True)
 class ProbeState:
@@ -41,7 +49,11 @@ class ProbeState:
     kind: str
     settings: Settings
     down: bool | None = None  # None until a first success or a confirmed failure
-    streak: int = 0  # failures in a row
+    broken: bool = False  # was down and has not been seen well since
+    streak: int = 0  # failures in a row that say the service is down
+    troubles: int = 0  # failures in a row that only tell, see reasons.TROUBLES
+    trouble: Problem | None = None  # what they tell, once it is confirmed
+    trouble_began: Observation | None = None
     faults: int = 0  # looks in a row that failed by our own fault
     streak_began: Observation | None = None
     last: Observation | None = None
@@ -76,15 +88,32 @@ class ProbeState:
         return True
 
     def _succeed(self, observation: Observation) -> None:
+        self._answer()
+        self._forget_trouble()
+        self.last_success = observation
+
+    def _answer(self) -> None:
+        """Take in that the service is not down, whatever else may be wrong."""
         if self.streak:
             if not self.down:
                 self.unconfirmed.update(self._streak_reasons)
             self.streak = 0
             self.streak_began = None
             self._streak_reasons.clear()
-        self.down = False
+        self.down = self.broken = False
         self.faults = 0
-        self.last_success = observation
+
+    def _tell(self, observation: Observation, problem: Problem) -> None:
+        """Take in a trouble of a service that answers."""
+        self._answer()
+        self.troubles += 1
+        self.trouble_began = self.trouble_began or observation
+        if self.troubles >= self.settings.confirm:
+            self.trouble = problem
+
+    def _forget_trouble(self) -> None:
+        self.troubles = 0
+        self.trouble = self.trouble_began = None
 
     def _fail(self, observation: Observation, reason: Reason) -> None:
         self.failures[reason] += 1
@@ -93,30 +122,53 @@ class ProbeState:
         if reason is Reason.INTERNAL:
             self._lose_sight()
             return
+        problem = trouble_of(self.kind, reason)
+        if problem is not None:
+            self._tell(observation, problem)
+            return
+        self._forget_trouble()
         self.faults = 0
         self._streak_reasons[reason] += 1
         self.streak += 1
         self.streak_began = self.streak_began or observation
         # That a process is gone is the kernel's word; a second look adds nothing but delay.
         if reason is Reason.GONE or self.streak >= self.settings.confirm:
-            self.down = True
+            self.down = self.broken = True
 
     def _lose_sight(self) -> None:
         """Take in a fault of ours: it says nothing about the service; several mean that nothing is known."""
         self.faults += 1
         if self.faults >= self.settings.confirm:
             self.down = None
+            self._forget_trouble()
 
     def delay(self, now: float) -> float | None:
         """Seconds until a failing probe is to run again; None when it is on its usual schedule."""
-        if self.streak_began is None or now - self.streak_began.started > FAST_RECHECKS_FOR:
+        began = self.streak_began or self.trouble_began
+        if began is None or now - began.started > FAST_RECHECKS_FOR:
             return None
         return min(self.settings.interval_on_failure, self.settings.interval)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether its looks go over a network, so that they fail when the exporter is cut off."""
+        return self.kind not in LOCAL_KINDS
+
+    @property
     def failing_now(self) -> bool:
-        """Whether the last observation failed, confirmed or not."""
-        return self.streak > 0
+        """Whether the last look over a network said that the service is down, confirmed or not."""
+        return self.streak > 0 and self.is_remote
+
+    @property
+    def is_sightless(self) -> bool:
+        """Whether it knows nothing by our own fault alone; one that saw an outage has to see its end."""
+        return self.down is None and self.faults > 0 and self.streak == 0 and not self.broken
+
+    def vouches(self, now: float) -> bool:
+        """Whether it saw at monotonic *now*, or shortly before, that the service answers."""
+        if self.last is None or not self.is_remote or now - self.last.started > self.settings.fresh_for:
+            return False
+        return self.down is False and self.streak == 0 and self.faults == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +188,15 @@ class Failing:
     probe: str
     observation: Observation
     since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What is wrong with a service that is not down for it."""
+
+    problem: Problem
+    probe: str
+    observation: Observation
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +223,8 @@ class ServiceState:
             return None
         if state.kind == "process":
             self.process = self._process_after(observation)
-        return self.rejudge(observation.at) if state.down is not before else None
+        # A probe without sight leans on its neighbours, which may go stale meanwhile.
+        return self.rejudge(observation.at) if state.down is None or state.down is not before else None
 
     def rejudge(self, at: float) -> Transition | None:
         """Decide the verdict anew, after an observation or after probes came or went."""
@@ -184,10 +246,15 @@ class ServiceState:
         return ProcessFacts(pid=known.pid, start_time=known.start_time, status=ProcessStatus.GONE)
 
     def _judge(self) -> Verdict:
-        verdicts = [probe.down for probe in self.probes.values()]
-        if any(verdicts):
+        probes = self.probes.values()
+        if any(probe.down for probe in probes):
             return Verdict.DOWN
-        return Verdict.UNKNOWN if not verdicts or None in verdicts else Verdict.UP
+        unsure = [probe for probe in probes if probe.down is None]
+        if not unsure:
+            return Verdict.UP if probes else Verdict.UNKNOWN
+        now = max((probe.last.started for probe in probes if probe.last), default=0.0)
+        vouched = any(probe.vouches(now) for probe in probes)
+        return Verdict.UP if vouched and all(probe.is_sightless for probe in unsure) else Verdict.UNKNOWN
 
     @property
     def failing(self) -> Failing | None:
@@ -198,6 +265,19 @@ class ServiceState:
             if state.down and state.last_failure and state.streak_began
         ]
         return min(found, key=lambda failing: failing.since, default=None)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What has been confirmed to be wrong for longest, though no service is down for it."""
+        found = [
+            (
+                state.trouble_began.at,
+                Trouble(problem=state.trouble, probe=name, observation=state.last_failure),
+            )
+            for name, state in self.probes.items()
+            if state.trouble and state.trouble_began and state.last_failure
+        ]
+        return min(found, key=lambda one: one[0])[1] if found else None
 
     @property
     def response_time(self) -> float | None:
@@ -212,11 +292,11 @@ class ServiceState:
 
     @property
     def failing_now(self) -> bool:
-        """Whether any last observation failed, confirmed or not."""
+        """Whether any last look over a network said that the service is down, confirmed or not."""
         return any(probe.failing_now for probe in self.probes.values())
 
     def fails_beside(self, state: ProbeState) -> bool:
-        """Whether another probe than that of *state* failed last."""
+        """Whether another probe than that of *state* is failing now."""
         return any(probe.failing_now for probe in self.probes.values() if probe is not state)
 
     @property
@@ -238,13 +318,15 @@ class WorldState:
     edges: dict[tuple[str, str], ProbeState] = field(default_factory=dict)
     blind_ratio: float = 0.5
     blind_at_least: int = 3
-    guarded: int = 0  # services that have probes
-    failing: int = 0  # services with a probe whose last observation failed, confirmed or not
+    guarded: int = 0  # services that have probes which look over a network
+    failing: int = 0  # those of them that are failing now, confirmed or not
 
     def watch(self, services: dict[str, ServiceState], edges: dict[tuple[str, str], ProbeState]) -> None:
         """Know these services and edges from now on, and no others."""
         self.services, self.edges = services, edges
-        self.guarded = sum(bool(service.probes) for service in services.values())
+        self.guarded = sum(
+            any(probe.is_remote for probe in service.probes.values()) for service in services.values()
+        )
         self.failing = sum(service.failing_now for service in services.values())
 
     def record(self, target: str, probe: str, observation: Observation) -> Transition | None:

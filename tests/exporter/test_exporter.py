@@ -132,7 +132,9 @@ async def test_state_has_the_keys_that_others_read(
         *("at", "started_at", "ready", "prober_blind", "version", "services", "integrations"),
     }
     service = state["services"]["shop"]
-    assert set(service) == {"status", "since", "slow", "response_time", "failing", "process", "probes"}
+    assert set(service) == {
+        *("status", "since", "slow", "response_time", "failing", "trouble", "process", "probes"),
+    }
     assert set(service["process"]) == {
         *("pid", "start_time", "status", "cpu_seconds", "resident_bytes", "open_fds", "max_fds", "threads"),
     }
@@ -180,7 +182,7 @@ async def test_a_check_probes_now_and_says_which_targets_nobody_knows(
     assert hurt["results"]["shop"]["reason"] == "connect_refused"
     assert set(hurt["results"]["shop"]) == {
         *("known", "healthy", "status", "since", "recovered_at", "slow", "reason", "detail"),
-        *("response_time", "process"),
+        *("response_time", "process", "trouble"),
     }
 
 

@@ -104,7 +104,10 @@ def full_world() -> WorldState:
     readings = (Reading(LENGTH, 4, ('in "box"\n',)), Reading(PROCESSED, 17))
     shop.record("http", run(phases=PHASES, tls=TLS, http=HTTP, readings=readings))
     ledger.record("process", run(process=FACTS))
-    return world_of(shop, ledger)
+    disk = service("disk", "filesystem")
+    for _ in range(SETTINGS.confirm):
+        disk.record("filesystem", run(Reason.LIMIT))
+    return world_of(shop, ledger, disk)
 
 
 def full_counters() -> Counters:
@@ -176,7 +179,7 @@ async def test_both_formats_say_the_same_and_promtool_finds_nothing_to_say(
     assert openmetrics.endswith("\n# EOF\n")
 
 
-LABELS = {"target", "probe", "reason", "phase", "source", "destination"}
+LABELS = {"target", "probe", "reason", "problem", "phase", "source", "destination"}
 OTHERS = {
     "soulfra_target_info": {"host"},  # and what the user adds
     "soulfra_probe_tls_info": {"version"},

@@ -106,3 +106,11 @@ def test_the_page_of_an_exporter_without_services_says_so() -> None:
     assert "0 targets" in page
     assert "None is known." in page
     assert "Nothing yet" in page
+
+
+def test_a_trouble_is_shown_beside_the_status() -> None:
+    disk = service("disk")
+    disk.probes["space"] = ProbeState(kind="filesystem", settings=SETTINGS)
+    disk.record("space", seen(Reason.LIMIT, "1 byte free"))
+
+    assert '<span class="unknown">disk_full</span>' in landing_page(world(disk), History())

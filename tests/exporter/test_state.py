@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.observation import REASONS, Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.reasons import LOCAL_KINDS, TROUBLES
 from exporter.state import ProbeState, ServiceState, Settings, Transition, Verdict, WorldState
+from soulfra_monitor.problems import Problem
 
 EPOCH = 1_700_000_000.0
 SETTINGS = Settings(interval=5.0, interval_on_failure=0.5, timeout=2.0, confirm=2)
@@ -17,6 +19,8 @@ CODES = {
     "s": Reason.STOPPED,
     "n": Reason.NOT_LISTENING,
     "i": Reason.INTERNAL,
+    "l": Reason.LIMIT,
+    "q": Reason.STUCK,
 }
 
 
@@ -275,3 +279,130 @@ def test_a_service_has_recovered_when_it_is_seen_up_after_it_was_down(
         state.record("http", seen(code, second))
 
     assert state.recovered_at == recovered_at
+
+
+@pytest.mark.parametrize(("kind", "reason"), TROUBLES, ids=str)
+def test_every_failure_that_tells_is_one_that_its_kind_can_give(kind: str, reason: Reason) -> None:
+    assert reason in REASONS[kind]
+
+
+@pytest.mark.parametrize(
+    ("codes", "troubles"),
+    [
+        (".l", "--"),
+        (".ll", "--D"),
+        ("lll", "-DD"),
+        (".l.l.", "-----"),
+        (".ll.", "--D-"),
+        (".lli", "--DD"),  # one fault of ours does not end it
+        (".llii", "--DD-"),  # who sees nothing knows nothing
+        (".llx", "--D-"),  # it may be worse now, but that is not known to be the trouble
+    ],
+)
+def test_a_full_disk_is_told_when_it_is_confirmed_and_while_it_is_seen(codes: str, troubles: str) -> None:
+    state = service("filesystem")
+    told = ""
+    for second, code in enumerate(codes):
+        state.record("filesystem", seen(code, second))
+        told += "D" if state.trouble and state.trouble.problem is Problem.DISK_FULL else "-"
+
+    assert told == troubles
+
+
+def test_a_full_disk_makes_no_service_down_but_its_look_has_failed() -> None:
+    state = service("tcp", "filesystem")
+    state.record("tcp", seen(".", 0))
+    for second in range(1, 9):
+        state.record("filesystem", seen("l", second))
+
+    probe = state.probes["filesystem"]
+    assert (state.verdict, state.failing) == (Verdict.UP, None)
+    assert (probe.failures, probe.last_success) == ({Reason.LIMIT: 8}, None)
+    assert probe.last is not None
+    assert not probe.last.healthy
+
+
+def test_a_trouble_is_confirmed_by_quick_looks_as_an_outage_is() -> None:
+    state = ProbeState(kind="filesystem", settings=SETTINGS)
+    state.record(seen("l", 5))
+
+    assert state.delay(6) == 0.5
+    assert state.delay(66) is None
+
+
+def test_who_is_refused_and_then_sees_a_long_queue_has_seen_the_service_answer() -> None:
+    state = service("queue")
+    for second, code in enumerate("xxl"):
+        state.record("queue", seen(code, second))
+
+    assert (state.verdict, state.recovered_at) == (Verdict.UP, EPOCH + 2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict"),
+    [
+        ("container:ii http:.", Verdict.UP),  # the engine cannot be asked, the service answers
+        ("container:i http:.", Verdict.UP),
+        ("http:. container:ii", Verdict.UP),
+        ("container:ii", Verdict.UNKNOWN),  # http has not run yet
+        ("container:ii http:x", Verdict.UNKNOWN),
+        ("container:ii http:xx", Verdict.DOWN),
+        ("container:ii http:xx.", Verdict.UP),  # who never saw it down has no say about its end
+        ("container:. http:. container:sii", Verdict.UNKNOWN),  # an unconfirmed failure out of sight
+        ("container:. http:. container:ssii http:.", Verdict.UNKNOWN),  # who saw an outage must see its end
+        ("container:. http:. container:ssii http:. container:.", Verdict.UP),
+    ],
+)
+def test_a_fault_of_ours_hides_no_answer_that_another_probe_got(steps: str, verdict: Verdict) -> None:
+    state = service("container", "http")
+    looks = [(kind, code) for kind, codes in (step.split(":") for step in steps.split()) for code in codes]
+    for second, (kind, code) in enumerate(looks):
+        state.record(kind, seen(code, second))
+
+    assert state.verdict is verdict
+
+
+def test_a_local_look_alone_does_not_vouch_for_a_probe_without_sight() -> None:
+    state = service("container", "file")
+    for second, (kind, code) in enumerate([("container", "i"), ("container", "i"), ("file", ".")]):
+        state.record(kind, seen(code, second))
+
+    assert state.verdict is Verdict.UNKNOWN
+
+
+def test_an_answer_of_long_ago_does_not_vouch_for_a_probe_without_sight() -> None:
+    state = service("container", "http")
+    verdicts = []
+    for second, kind, code in [(0, "http", "."), (1, "container", "i"), (100, "container", "i")]:
+        state.record(kind, seen(code, second))
+        verdicts.append(state.verdict)
+
+    assert verdicts == [Verdict.UNKNOWN, Verdict.UP, Verdict.UNKNOWN]
+
+
+@pytest.mark.parametrize("kind", sorted(LOCAL_KINDS))
+def test_failures_that_are_seen_without_a_network_make_nobody_blind(kind: str) -> None:
+    world = WorldState(started_at=EPOCH)
+    world.watch({str(number): service("http", kind) for number in range(4)}, {})
+    for target in world.services:
+        for second in range(3):
+            world.record(target, kind, seen("x", second))
+
+    assert (world.guarded, world.failing, world.blind) == (4, 0, False)
+
+
+def test_full_disks_and_long_queues_make_nobody_blind() -> None:
+    world = WorldState(started_at=EPOCH)
+    world.watch({str(number): service("queue") for number in range(4)}, {})
+    for target in world.services:
+        world.record(target, "queue", seen("q", 1))
+
+    assert not world.blind
+
+
+def test_services_that_are_watched_locally_do_not_dilute_the_share_of_failing_ones() -> None:
+    world = watching(3, *(service("file") for _ in range(9)))
+    for number in range(3):
+        world.record(f"service-{number}", "http", seen("x", 1))
+
+    assert world.blind
