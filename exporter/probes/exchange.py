@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import re2
-
 from exporter.kinds.exchange import Step
 from exporter.observation import Outcome, Reason
 from exporter.probes.context import Progress
@@ -55,6 +53,8 @@ class Talk:
                 await self._start_tls()
 
     async def _expect(self, pattern: str) -> Any:
+        import re2  # noqa: PLC0415 - 3 MB, needed by configurations with such patterns only
+
         wanted = re2.compile(pattern)
         while (line := await self._line()) is not None:
             if self.lines <= _LINES_NOTED:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import re2
-
 from exporter.fields import Scalar
 from exporter.kinds.http import HeaderCheck, HttpExpect, JsonCheck
 from exporter.observation import Reason, shorten
@@ -81,6 +79,8 @@ class Judge:
 
 def compiled(pattern: str) -> Any:
     """Return a checked pattern, compiled."""
+    import re2  # noqa: PLC0415 - 3 MB, needed by configurations with such patterns only
+
     options = re2.Options()
     options.log_errors = False
     return re2.compile(pattern, options)

@@ -56,3 +56,14 @@ def test_the_version_is_the_package_s() -> None:
     )
 
     assert done.stdout.strip() == f"soulfra, version {__version__}"
+
+
+def test_an_http_probe_without_patterns_loads_no_library_for_them() -> None:
+    program = (
+        "import sys, exporter.app, exporter.probes.http, exporter.probes.tcp\n"
+        "heavy = {'re2', 'bcrypt', 'dns', 'exporter.translation', 'exporter.probes.steps'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
