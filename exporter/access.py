@@ -15,6 +15,8 @@ from exporter.webconfig import OPEN, WebConfig
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+SERVER = "soulfra"  # what answers say of us; versions help those who look for holes
+
 _READS = ("GET", "HEAD")
 _STARTS_PROBES = ("/check", "/probe")
 _OWN_SITES = ("same-origin", "none")  # none: a person typed the address
@@ -74,6 +76,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Add the headers of the web configuration to every answer."""
+    response.headers["Server"] = SERVER
     response.headers.update(request.app[DOOR].config.settings.http_server_config.headers)
 
 

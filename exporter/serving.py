@@ -6,11 +6,12 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from aiohttp import web
 
-from exporter.access import Door
+from exporter.access import SERVER, Door
 from exporter.config import WatchConfig
 from exporter.fields import is_loopback, split_address
 from exporter.shard import Shard
@@ -105,8 +106,8 @@ class Listener:
         server = self._runner.server
         if server is None or len(server.connections) >= CONNECTIONS:
             return _Refused()
-        handler: asyncio.BaseProtocol = server()
-        return handler
+        # The types do not know that None, which AppRunner takes, means no log of requests.
+        return _Requests(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
 
     async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
         tried = self._door.config.signature
@@ -118,6 +119,27 @@ class Listener:
             if now not in (config.signature, tried):
                 await read_again()
             tried = now
+
+
+class _Requests(web.RequestHandler):
+    """Answers what is no HTTP briefly: anybody who reaches the port can send it, as often as they like."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Tell nothing of what was sent, neither them nor the log; a fault of ours is told as ever."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
+        log.debug("what %s sent is no HTTP: %s", request.remote, type(exc).__name__)
+        answer = web.Response(status=status, text="bad request\n", headers={"Server": SERVER})
+        answer.force_close()
+        return answer
 
 
 class _Refused(asyncio.Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import logging
 import os
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ import time
 import urllib.parse
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from exporter import serving, users
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
+from exporter.fields import split_address
 from exporter.loading import load_config
 from exporter.serving import Listener, unprotected
 from exporter.shard import Shard
@@ -628,3 +631,47 @@ def test_bcrypt_is_imported_only_when_somebody_has_users() -> None:
     program = "import sys, exporter.app; sys.exit('bcrypt' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False, env=os.environ).returncode == 0
+
+
+async def sent_raw(running: Running, sent: bytes) -> bytes:
+    """Send bytes, and return what comes back until the peer hangs up."""
+    host, port = split_address(running.address)
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(sent)
+    answer = b""
+    with suppress(ConnectionResetError):  # when bytes of ours are unread; the answer comes before
+        while piece := await asyncio.wait_for(reader.read(65_536), 5):
+            answer += piece
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /-/reload HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x-echo: b\r\n" * 20_000 + b"\r\n",
+        bytes(range(256)) * 80,
+    ],
+    ids=["length", "path", "headers", "binary"],
+)
+async def test_what_is_no_http_is_answered_briefly_and_fills_no_log(
+    running: Running, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    await running.start({})
+    answer = await sent_raw(running, sent)
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert b"Server: soulfra\r\n" in head + b"\r\n"
+    assert body == b"bad request\n"
+    assert [one.message for one in caplog.records if one.levelno > logging.INFO] == []
+
+
+async def test_answers_tell_no_versions(running: Running) -> None:
+    await running.start({})
+    answer = await sent_raw(running, b"GET /-/healthy HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+
+    assert b"Server: soulfra\r\n" in answer
+    assert b"aiohttp" not in answer
