@@ -36,7 +36,6 @@ from benchmarks.exporter import parts
 from benchmarks.exporter.parts import Generation
 from benchmarks.harness import free_ports, wait_until, write_result
 
-WARM_UP = 15.0
 Result = dict[str, Any]
 
 
@@ -46,6 +45,7 @@ class Asked:
 
     generations: list[Generation]
     rounds: int
+    warm_up: float
     seconds: float
     targets: int
 
@@ -101,7 +101,7 @@ def cost(asked: Asked) -> Result:
                         parts.exporter(folder, ours, urls, ca_file=ca) as prober,
                         parts.prometheus(generation, folder, database, parts.scrape_ours(ours)) as prometheus,
                     ):
-                        time.sleep(WARM_UP)
+                        time.sleep(asked.warm_up)
                         found[generation.name, kind, "ours"].append(
                             measure(prober, prometheus, lambda: parts.requests_of(plain), asked.seconds)
                         )
@@ -110,7 +110,7 @@ def cost(asked: Asked) -> Result:
                         parts.blackbox(generation, folder, box, ca_file=ca) as prober,
                         parts.prometheus(generation, folder, database, scrape) as prometheus,
                     ):
-                        time.sleep(WARM_UP)
+                        time.sleep(asked.warm_up)
                         found[generation.name, kind, "blackbox"].append(
                             measure(prober, prometheus, lambda: parts.requests_of(plain), asked.seconds)
                         )
@@ -187,7 +187,7 @@ def hang(asked: Asked) -> Result:
             target_server(folder, port, "--hang", "/hang/") as record,
             parts.exporter(folder, ours, urls) as prober,
         ):
-            time.sleep(WARM_UP)
+            time.sleep(asked.warm_up)
             begun, cpu = time.monotonic(), cpu_of(prober)
             time.sleep(asked.seconds)
             ended, share = time.monotonic(), (cpu_of(prober) - cpu) / asked.seconds
@@ -197,10 +197,11 @@ def hang(asked: Asked) -> Result:
             times = [request["at"] for request in seen if begun <= request["at"] <= ended]
             late += [abs(after - before - 5.0) for before, after in pairwise(times)]
     result = {**quantiles(late), "cpu_percent": 100 * share, "skipped": skipped}
+    median, p99, most = (1000 * result[key] for key in ("p50", "p99", "max"))
     print(
-        f"\n{hanging} of {asked.targets} targets hang: the others' intervals are off by"
-        f" {1000 * result['p50']:.1f} ms (median), {1000 * result['p99']:.1f} ms (p99), {1000 * result['max']:.0f} ms"
-        f" at most (goal: p99 under 1 s); {100 * share:.1f} % of a core; skipped: {skipped}"
+        f"\n{hanging} of {asked.targets} targets hang: the others' intervals are off by {median:.1f} ms"
+        f" (median), {p99:.1f} ms (p99), {most:.0f} ms at most (goal: p99 under 1 s);"
+        f" {100 * share:.1f} % of a core; skipped: {skipped}"
     )
     return result
 
@@ -228,7 +229,7 @@ def many(asked: Asked) -> Result:
         prometheus = stack.enter_context(
             parts.prometheus(generation, folder, database, parts.scrape_ours(ours))
         )
-        time.sleep(WARM_UP)
+        time.sleep(asked.warm_up)
         spent = measure(prober, prometheus, lambda: parts.requests_of(plain), asked.seconds)
         window = f"[{asked.seconds:.0f}s]"
         scrapes = [
@@ -329,6 +330,7 @@ def main() -> None:
     )
     parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=[])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--warm-up", type=float, default=15.0, help="seconds before each measurement")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--targets", type=int, default=1000)
     parser.add_argument("--newer", type=Path, help="a folder with other prometheus and blackbox_exporter")
@@ -336,6 +338,7 @@ def main() -> None:
     asked = Asked(
         generations=generations(given.newer),
         rounds=given.rounds,
+        warm_up=given.warm_up,
         seconds=given.seconds,
         targets=given.targets,
     )
