@@ -13,14 +13,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from exporter.kinds.command import CommandProbe
 from exporter.observation import Outcome, Reading, Reason, shorten
 from exporter.probes.command_metrics import NoMetricsError, read_metrics
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.patience import in_thread
+from exporter.probes.patience import Judging, in_thread
 from soulfra_monitor.redaction import redact_command
 
 OUTPUT_LIMIT = 65536
@@ -160,7 +160,7 @@ async def _run(config: CommandProbe, context: Context, progress: Progress) -> Ou
     progress.reach("processing")
     if not in_time:
         return progress.outcome(Reason.TIMEOUT, _with_words(f"no end within {context.timeout:g} s", run))
-    return await _judge(config, run, progress)
+    return await _judge(config, run, context, progress)
 
 
 async def _follow(process: "subprocess.Popen[bytes]") -> _Run:
@@ -203,23 +203,32 @@ class _Start:
         process = start(self._config)
         with self._lock:
             self._process = process
-            if self._abandoned:
-                self._end(process)
+            abandoned = self._abandoned
+        if abandoned:
+            _kill(process)
+            process.wait()
         return process
 
     def abandon(self) -> None:
-        """End the program, now or when it has been started."""
+        """End the program, now or when it has been started; its end is waited for elsewhere."""
         with self._lock:
             self._abandoned = True
-            if self._process is not None:
-                self._end(self._process)
+            process = self._process
+        if process is not None:
+            _kill(process)
+            # A program in a dead filesystem ends when that comes back: no loop may wait for it.
+            with suppress(RuntimeError):  # no thread is left: the next start of a program waits for it
+                threading.Thread(target=process.wait, daemon=True, name="reaper").start()
 
-    @staticmethod
-    def _end(process: "subprocess.Popen[bytes]") -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with process:  # closes its pipes and waits for it
-            process.kill()
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Have the kernel end the program with its group, and let go of its pipes. Waits for nothing."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def start(config: CommandProbe) -> "subprocess.Popen[bytes]":
@@ -260,13 +269,13 @@ def _account(user: str | int | None) -> dict[str, Any]:
     return {"user": known.pw_uid, "group": known.pw_gid, "extra_groups": groups}
 
 
-async def _judge(config: CommandProbe, run: _Run, progress: Progress) -> Outcome:
+async def _judge(config: CommandProbe, run: _Run, context: Context, progress: Progress) -> Outcome:
     code = run.ended.result()
     progress.note("it ended with %d and wrote %d bytes", code, len(run.output.kept))
     reason, detail = _nagios(code, run) if config.nagios else _exit(code, config.expect.exit, run)
     readings: Sequence[Reading] = ()
     if config.metrics:
-        (late_reason, late_detail), readings = await _metrics(run, progress)
+        (late_reason, late_detail), readings = await _metrics(run, context.tools.judging, progress)
         reason, detail = (reason, detail) if reason else (late_reason, late_detail or detail)
     if (
         reason is None
@@ -308,11 +317,11 @@ def _with_words(what: str, run: _Run) -> str:
     return f"{what}: {words}" if words else what
 
 
-async def _metrics(run: _Run, progress: Progress) -> tuple[Verdict, Sequence[Reading]]:
+async def _metrics(run: _Run, judging: Judging, progress: Progress) -> tuple[Verdict, Sequence[Reading]]:
     if run.output.cut:
         return (Reason.TOO_LARGE, f"more than {OUTPUT_LIMIT} bytes of metrics"), ()
     try:
-        readings, passed_over = await asyncio.to_thread(read_metrics, run.output.kept)
+        readings, passed_over = await judging.run(partial(read_metrics, run.output.kept))
     except NoMetricsError as error:
         return (error.reason, str(error)), ()
     for name in passed_over:

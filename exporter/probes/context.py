@@ -14,6 +14,7 @@ from typing import Any
 from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds import Tls
 from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
+from exporter.probes.patience import Judging, OwnWantError
 from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import MASK, redact
 
@@ -22,11 +23,18 @@ _SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_OURS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
 
 class TlsFileError(OSError):
     """A file of ours for TLS cannot be used: that says nothing about the peer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(None, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 @dataclass(slots=True)
@@ -34,6 +42,7 @@ class Tools:
     """Costly things that all probes of one configuration share."""
 
     resolver: Resolver = field(default_factory=Resolver)
+    judging: Judging = field(default_factory=Judging)
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_AT_ONCE))
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
 
@@ -55,6 +64,7 @@ class Tools:
 
     async def close(self) -> None:
         """Let go of everything."""
+        self.judging.close()
         await self.resolver.close()
 
 
@@ -201,11 +211,34 @@ def failure_of(error: BaseException, *, connected: bool) -> tuple[Reason, str]:
         chain.append(link)
         link = getattr(link, "os_error", None) or link.__cause__ or link.__context__
     for cause in reversed(chain):
-        found = _known_failure(cause, connected=connected)
+        found = _own_want(cause) or _known_failure(cause, connected=connected)
         if found is not None:
             return found
     reason = Reason.RESET if connected else Reason.CONNECT_FAILED
     return reason, _text_of(chain[-1])
+
+
+def _own_want(error: BaseException) -> tuple[Reason, str] | None:
+    """Return the failure when the exporter itself lacks something: no evidence about the peer."""
+    if isinstance(error, OwnWantError):
+        return Reason.INTERNAL, f"the exporter has too much to do: {error.strerror}"
+    number = _errno_now() if isinstance(error, socket.gaierror) else getattr(error, "errno", None)
+    if not isinstance(error, OSError) or number not in _OURS:
+        return None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return Reason.INTERNAL, "the exporter has no open files left: raise LimitNOFILE or lower concurrency"
+    if number == errno.EADDRNOTAVAIL:
+        return Reason.INTERNAL, "this machine has no local port or address left for the connection"
+    return Reason.INTERNAL, f"this machine has no memory left for the connection: {error.strerror}"
+
+
+def _errno_now() -> int | None:
+    """Return why no socket can be opened now; resolvers do not say it when that was what they lacked."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def _known_failure(error: BaseException, *, connected: bool) -> tuple[Reason, str] | None:

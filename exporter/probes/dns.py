@@ -7,6 +7,7 @@ import asyncio
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import dns.exception
 import dns.flags
@@ -92,7 +93,9 @@ async def _ask(config: DnsProbe, context: Context, progress: Progress) -> Outcom
         wire = await _exchange(query, config, context, progress)
         progress.reach("processing")
         if len(wire) > _LARGE:
-            seen, failure = await asyncio.to_thread(read_and_judge, wire, query, config.expect)
+            seen, failure = await context.tools.judging.run(
+                partial(read_and_judge, wire, query, config.expect)
+            )
         else:
             seen, failure = read_and_judge(wire, query, config.expect)
     except GarbledError as error:

@@ -1,7 +1,7 @@
 """Ask an HTTP address and hold the answer against what is expected."""
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -11,7 +11,7 @@ from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.http_ask import Request, Visit, basic, facts_of, place_of, visit, with_defaults
 from exporter.probes.http_judge import Finding, Judge
 from exporter.probes.http_wire import AnswerError, Wish
-from exporter.probes.own_files import OwnFileError, read_own, read_secret
+from exporter.probes.own_files import OwnFileError, from_files, read_own, read_secret
 from soulfra_monitor import __version__
 
 IN_THREAD_FROM = 32 * 1024
@@ -35,13 +35,10 @@ class Plan:
         self.judge = Judge(ask.expect, ask.body_limit, unpacks=ask.compression is not None)
         self.wish = wish_of(ask, self.judge)
         self._address = address
-        self._fixed = self._made() if not _reads_files(ask) else None
+        self.fixed = self.request() if not reads_files(ask) else None
 
     def request(self) -> tuple[Request, bytes]:
         """Return the request and how it is written. Raises OwnFileError."""
-        return self._fixed or self._made()
-
-    def _made(self) -> tuple[Request, bytes]:
         ask = self.ask
         request = request_of(ask, self._address, ask.headers, ask.body)
         return request, request.wire()
@@ -69,22 +66,23 @@ async def _run(config: HttpProbe, context: Context, progress: Progress) -> Outco
     if plan is None or plan.ask is not config:
         plan = context.recall[_MADE] = Plan(config, config.http)
     try:
-        request, wire = plan.request()
+        made = plan.fixed
+        request, wire = made if made is not None else await from_files(plan.request, context)
         seen = await visit(request, config, plan.wish, context=context, progress=progress, wire=wire)
     except (AnswerError, OwnFileError) as error:
         return progress.outcome(*verdict_of(error))
-    reason, detail = await judged(plan.judge, seen) or (None, f"answered {seen.answer.status}")
+    reason, detail = await judged(plan.judge, seen, context) or (None, f"answered {seen.answer.status}")
     return progress.outcome(reason, detail, http=facts_of(seen))
 
 
-async def judged(judge: Judge, seen: Visit) -> Finding | None:
-    """Say what is wrong with an answer, or None."""
+async def judged(judge: Judge, seen: Visit, context: Context) -> Finding | None:
+    """Say what is wrong with an answer, or None. Raises OwnWantError when too many wait to be judged."""
     finding = judge.head(seen.answer, secure=seen.place.secure)
     if finding is not None or not seen.answer.body:
         return finding or judge.body(seen.answer)
     if len(seen.answer.body) < IN_THREAD_FROM:
         return judge.body(seen.answer)
-    return await asyncio.to_thread(judge.body, seen.answer)
+    return await context.tools.judging.run(partial(judge.body, seen.answer))
 
 
 def verdict_of(error: AnswerError | OwnFileError) -> Finding:
@@ -92,7 +90,8 @@ def verdict_of(error: AnswerError | OwnFileError) -> Finding:
     return (error.reason, error.detail) if isinstance(error, AnswerError) else (Reason.INTERNAL, str(error))
 
 
-def _reads_files(ask: HttpAsk) -> bool:
+def reads_files(ask: HttpAsk) -> bool:
+    """Whether a request of *ask* has something that stands in a file."""
     files = (
         ask.body_file,
         ask.basic_auth and ask.basic_auth.password_file,

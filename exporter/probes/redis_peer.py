@@ -5,9 +5,9 @@ process that is allowed 50.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,14 +16,14 @@ import hiredis
 from exporter.kinds import Tls
 from exporter.kinds.redis import RedisAccess
 from exporter.observation import Outcome, Reason
-from exporter.probes.context import Context, Progress
+from exporter.probes.context import Context, Progress, TlsFileError
 from exporter.probes.dial import Secure, dial_stream, dial_unix
+from exporter.probes.own_files import OwnFileError, from_files, read_secret
 
 ANSWER_LIMIT = 64 * 1024
 _ELEMENT_LIMIT = 1000
 _HEAD_LIMIT = 1024  # bytes of a line: a status, an error, a number
 _CHUNK = 16 * 1024
-_PASSWORD_LIMIT = 4096
 
 # The first prefix that fits; what a server may answer to any command at all.
 _ERRORS: tuple[tuple[str, Reason, str], ...] = (
@@ -123,12 +123,10 @@ async def talk(
     Raises OSError.
     """
     try:
-        password = _password(config)
+        password = await _password(config, context)
         secure = _secure(config, context)
-    except (OSError, ValueError) as error:
-        # A file of ours: it says nothing about the server.
-        told = getattr(error, "strerror", None) or type(error).__name__
-        return progress.outcome(Reason.INTERNAL, f"a file of password_file or tls cannot be used: {told}")
+    except (OwnFileError, TlsFileError) as error:
+        return progress.outcome(Reason.INTERNAL, str(error))
     reader, writer = await _connect(config, secure, context, progress)
     try:
         peer = Peer(reader, writer)
@@ -150,21 +148,13 @@ def reason_of(text: str, other: Reason = Reason.PROTOCOL) -> tuple[Reason, str]:
     return other, f"answered with an error: {text}"
 
 
-def _password(config: RedisAccess) -> str:
-    """Return the password. Raises OSError or ValueError when its file cannot be used."""
+async def _password(config: RedisAccess, context: Context) -> str:
+    """Return the password. Raises OwnFileError when its file cannot be used."""
     if config.password is not None:
         return config.password.get_secret_value()
     if config.password_file is None:
         return unquote(config.url().password or "")
-    # Not waiting for the other end, should it be a pipe.
-    handle = os.open(config.password_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        text = os.read(handle, _PASSWORD_LIMIT).decode().strip()
-    finally:
-        os.close(handle)
-    if not text:
-        raise OSError(None, "the password file is empty")
-    return text
+    return await from_files(partial(read_secret, config.password_file, "password_file"), context)
 
 
 def _secure(config: RedisAccess, context: Context) -> Secure | None:

@@ -1,9 +1,9 @@
 """Ask one address after another: log in, then ask. Captured values are secrets and are told to nobody."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import quote
 
 from exporter.fields import header_text
@@ -11,14 +11,15 @@ from exporter.kinds.steps import HOLE, Capture, HttpStep, StepsProbe
 from exporter.observation import Outcome, Reason, shorten
 from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.cookies import Cookies
-from exporter.probes.http import IN_THREAD_FROM, judged, request_of, verdict_of, wish_of
+from exporter.probes.http import IN_THREAD_FROM, judged, reads_files, request_of, verdict_of, wish_of
 from exporter.probes.http_ask import Request, Visit, facts_of, place_of, visit
 from exporter.probes.http_judge import MISSING, Finding, Judge, compiled, parse_json, unpack, value_at
 from exporter.probes.http_wire import AnswerError, Wish
-from exporter.probes.own_files import OwnFileError
+from exporter.probes.own_files import OwnFileError, from_files
 
 CAPTURE_LIMIT = 16 * 1024
 """Characters of a captured value."""
+_TYPE = "content-type"
 _MADE = "steps"  # where what is made ready is kept from run to run
 
 Values = dict[str, str]
@@ -70,25 +71,27 @@ class Run:
         """Take one step; say what is wrong, or None."""
         step = ready.step
         try:
-            request = _request_of(step, self.values)
+            made = partial(_request_of, step, self.values)
+            request = await from_files(made, self.context) if reads_files(step) else made()
             seen = await visit(
                 request, step, ready.wish, context=self.context, progress=self.progress, cookies=self.cookies
             )
         except (AnswerError, OwnFileError) as error:
             return verdict_of(error)
         self.progress.http = facts_of(seen)
-        finding = await judged(ready.judge, seen)
+        finding = await judged(ready.judge, seen, self.context)
         return finding or await self._capture(ready, seen)
 
     async def _capture(self, ready: Ready, seen: Visit) -> Finding | None:
         if len(seen.answer.body) < IN_THREAD_FROM:
             found = captured(ready, seen)
         else:
-            found = await asyncio.to_thread(captured, ready, seen)
+            found = await self.context.tools.judging.run(partial(captured, ready, seen))
         if isinstance(found, tuple):
             return found
         for name, value in found.items():
             self.progress.hide(value)
+            self.progress.hide(json.dumps(value)[1:-1])
             self.progress.hide(quote(value, safe=""))
             self.values[name] = value
         return None
@@ -150,8 +153,19 @@ def _request_of(step: HttpStep, values: Values) -> Request:
     """Return the request with captured values in it. Raises AnswerError when one does not fit there."""
     address = _filled(step.http, {name: quote(value, safe="") for name, value in values.items()})
     headers = {name: _filled_header(name, text, values) for name, text in step.headers.items()}
-    body = _filled(step.body, values) if step.body is not None else None
-    return request_of(step, address, headers, body)
+    if step.body is None:
+        return request_of(step, address, headers, None)
+    if _is_json(headers):
+        values = {name: json.dumps(value)[1:-1] for name, value in values.items()}
+    return request_of(step, address, headers, _filled(step.body, values))
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
+    """Whether the body is JSON by its content type: then a value is escaped, as it stands between quotes."""
+    kinds = [
+        text.partition(";")[0].strip().lower() for name, text in headers.items() if name.lower() == _TYPE
+    ]
+    return any(kind.endswith(("/json", "+json")) for kind in kinds)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -1,0 +1,165 @@
+"""What the exporter itself lacks is told as that: it is no evidence about a peer, and holds nobody up."""
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.kinds import read_probe
+from exporter.observation import Outcome, Reason
+from exporter.probes import command, own_files, probe_function
+from exporter.probes.context import Context, failure_of
+from exporter.probes.patience import Judging, OwnWantError
+
+
+async def look(context: Context, **config: Any) -> Outcome:
+    probe = read_probe(config)
+    return await probe_function(probe.kind)(probe, context)
+
+
+@contextmanager
+def no_open_files_left() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http", "redis"])
+async def test_a_probe_without_a_file_for_its_connection_is_no_evidence(context: Context, kind: str) -> None:
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        config = read_probe({kind: address if kind == "tcp" else f"{kind}://{address}/"})
+        probe = probe_function(kind)  # loaded while there are files
+        with no_open_files_left():
+            seen = await probe(config, context)
+
+    assert seen.reason is Reason.INTERNAL
+    assert "LimitNOFILE" in seen.detail
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EMFILE, "no open files left"),
+        (errno.ENFILE, "no open files left"),
+        (errno.EADDRNOTAVAIL, "no local port"),
+        (errno.ENOBUFS, "no memory left"),
+        (errno.ENOMEM, "no memory left"),
+    ],
+)
+@pytest.mark.parametrize("connected", [False, True])
+def test_what_this_machine_lacks_is_internal(number: int, told: str, connected: bool) -> None:
+    reason, detail = failure_of(OSError(number, os.strerror(number)), connected=connected)
+
+    assert reason is Reason.INTERNAL
+    assert told in detail
+
+
+def test_a_name_that_is_not_resolved_for_want_of_files_is_internal() -> None:
+    error = socket.gaierror(socket.EAI_AGAIN, "try again")
+    with no_open_files_left():
+        without = failure_of(error, connected=False)
+
+    assert without[0] is Reason.INTERNAL
+    assert failure_of(error, connected=False)[0] is Reason.DNS
+
+
+async def test_judging_takes_few_threads_and_sends_away_whom_it_has_no_place_for() -> None:
+    judging = Judging(threads=2, line=3)
+    go_on = threading.Event()
+    tasks = [asyncio.create_task(judging.run(go_on.wait)) for _ in range(5)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(OwnWantError, match="wait to be judged"):
+        await judging.run(go_on.wait)
+    assert judging.refused == 1
+    assert sum(thread.name.startswith("judge") for thread in threading.enumerate()) <= 2
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "served"), 10) == "served"
+
+    go_on.set()
+    assert await asyncio.gather(*tasks) == [True] * 5
+    judging.close()
+
+
+async def test_who_leaves_the_line_leaves_nothing_and_a_thread_that_works_keeps_its_place() -> None:
+    judging = Judging(threads=1, line=1)
+    go_on = threading.Event()
+    ran: list[int] = []
+    works = asyncio.create_task(judging.run(go_on.wait))
+    waits = asyncio.create_task(judging.run(lambda: ran.append(1)))
+    await asyncio.sleep(0)
+
+    for task in (works, waits):
+        task.cancel()
+    await asyncio.wait([works, waits])
+    last = asyncio.create_task(judging.run(lambda: ran.append(2)))
+    await asyncio.sleep(0)
+    assert ran == []
+
+    go_on.set()
+    await last
+    assert ran == [2]
+    judging.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "redis"])
+async def test_a_file_of_ours_that_hangs_holds_nobody_up_and_is_no_evidence(
+    context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: Callable[[], int], kind: str
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(own_files, "read_own", lambda *_: go_on.wait(20) and b"secret-" + b"1")
+    file = str(tmp_path / "secret")
+    config: dict[str, Any] = {kind: f"{kind}://127.0.0.1:{free_port()}/"}
+    config |= {"password_file": file} if kind == "redis" else {"bearer": {"token_file": file}}
+    started = time.monotonic()
+
+    asked = asyncio.create_task(look(context, **config))
+    try:
+        await asyncio.sleep(0)
+        assert time.monotonic() - started < 10, "the loop was held"
+        seen = await asked
+    finally:
+        go_on.set()
+
+    assert seen.reason is Reason.INTERNAL
+    assert "could not be read in time" in seen.detail
+
+
+def test_a_pipe_is_no_file_to_send(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(own_files.OwnFileError, match="password_file is not a file"):
+            own_files.read_secret(str(path), "password_file")
+
+
+async def test_a_program_given_up_is_waited_for_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[Any]]
+) -> None:
+    starting = command._Start(read_probe({"command": ["/bin/sleep", "60"]}))  # type: ignore[arg-type]
+    process = await asyncio.to_thread(starting.run)
+    wait, go_on = process.wait, threading.Event()
+
+    def waits_for_a_dead_disk() -> int:
+        go_on.wait(20)
+        return wait()
+
+    monkeypatch.setattr(process, "wait", waits_for_a_dead_disk)
+    started = time.monotonic()
+    starting.abandon()
+
+    assert time.monotonic() - started < 10, "the loop was held"
+    go_on.set()
+    await until(lambda: process.returncode is not None)
+    assert process.returncode == -9
