@@ -15,7 +15,7 @@ import yaml
 from exporter.config import Service
 from exporter.document import LOADER, check_depth
 from exporter.fields import NAME
-from exporter.template import MissingLabelError, Target, fill
+from exporter.template import MissingLabelError, Target, fill, gets_holes, templates
 
 TARGETS_LIMIT = 10_000  # of one source
 SIZE_LIMIT = 10 * 2**20
@@ -168,6 +168,9 @@ def services_of(
 def _service_of(target: Target, template: Mapping[str, Any]) -> tuple[str, Service]:
     values = fill({"name": "{{ address }}", **template}, target)
     name = name_of(values.pop("name"))
+    steps = [probe for probe in template.get("probes", ()) if "steps" in probe]
+    if any(gets_holes(text, target) for _, text in templates(steps)):
+        raise ValueError("one of its values has {{ in it, which would be read as a captured value")
     if any(str(value).startswith("unix:") for probe in values.get("probes", ()) for value in probe.values()):
         raise ValueError("a place on this machine is not for others to choose")
     return name, Service.model_validate(values)

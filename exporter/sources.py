@@ -1,6 +1,6 @@
 """Where services are found besides the configuration: Prometheus's file_sd and http_sd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -10,10 +10,10 @@ from exporter.fields import Duration, Name, Strict, Url
 from exporter.kinds import Tls
 from exporter.template import templates, unknown_in
 
-NETWORK_KINDS = ("http", "tcp", "dns", "redis", "grpc", "postgres", "mysql", "sql", "queue")
+NETWORK_KINDS = ("http", "steps", "tcp", "dns", "redis", "grpc", "postgres", "mysql", "queue")
 """Kinds whose strings another system may fill: they only talk; the others look at this machine."""
 _SERVICE_KEYS = ("name", "probes", "labels", "host", "timeout_threshold", "error_threshold")
-_OURS = ("_file", "_env", "socket", "command", "source_ip")
+_OURS = ("_file", "socket")
 _ENDINGS = (".json", ".yml", ".yaml")
 
 
@@ -92,12 +92,35 @@ class Source(Strict):
                 raise ValueError(
                     f"{key} cannot be given for services that are found; known are {', '.join(_SERVICE_KEYS)}"
                 )
+        for index in range(len(_listed(service.get("probes")))):
+            if "address" in (_captured_at(service, ("probes", index)) or ()):
+                raise ValueError("address is the target's here; capture it under another name")
         for place, text in templates(dict(service)):
-            if unknown_in(text):
-                raise ValueError(f"{text!r}: known are {{{{ address }}}} and {{{{ labels.NAME }}}}")
+            captured = _captured_at(service, place)
+            if unknown_in(text, captured or ()):
+                known = "{{ address }} and {{ labels.NAME }}"
+                if captured is not None:
+                    known = "{{ address }}, {{ labels.NAME }} and what the steps capture"
+                raise ValueError(f"{text!r}: known are {known}")
             if place[0] == "probes":
                 _check_probe_template(service, place)
         return service
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _captured_at(service: Mapping[str, Any], place: tuple[str | int, ...]) -> set[str] | None:
+    """Return the names that the steps of the probe at *place* capture; None for what is no such probe."""
+    probes, index = _listed(service.get("probes")), place[1] if len(place) > 1 else None
+    if place[0] != "probes" or not isinstance(index, int) or index >= len(probes):
+        return None
+    probe = probes[index]
+    if not isinstance(probe, dict) or "steps" not in probe:
+        return None
+    captures = [step.get("capture") for step in _listed(probe["steps"]) if isinstance(step, dict)]
+    return {str(name) for capture in captures if isinstance(capture, dict) for name in capture}
 
 
 def _check_probe_template(service: Mapping[str, Any], place: tuple[str | int, ...]) -> None:

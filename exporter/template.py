@@ -5,7 +5,7 @@ read as templates themselves.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,15 @@ def labels_in(text: str) -> list[str]:
     return [hole[2] for hole in _HOLE.finditer(text) if hole[2] is not None]
 
 
-def unknown_in(text: str) -> bool:
-    """Whether *text* has a template that means nothing here."""
-    return "{{" in _HOLE.sub("", text)
+def unknown_in(text: str, known: Iterable[str] = ()) -> bool:
+    """Whether *text* has a template that means nothing here; *known* are names that steps capture."""
+    rest = _HOLE.sub("", text)
+    for name in known:
+        rest = re.sub(rf"\{{\{{\s*{re.escape(name)}\s*\}}\}}", "", rest)
+    return "{{" in rest
+
+
+def gets_holes(text: str, target: Target) -> bool:
+    """Whether a value of *target* would itself be read as a template, by the steps that *text* is for."""
+    filled: str = fill(text, target)
+    return filled.count("{{") > _HOLE.sub("\0", text).count("{{")

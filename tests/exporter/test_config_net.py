@@ -61,8 +61,10 @@ ONCE = "give the password once: in the address, as password or as password_file"
         ),
         (
             "{http: 'https://a', tls: {max_version: '1.1'}}",
-            f"{PROBE}.tls: max_version 1.1 is below min_version, which is 1.2 where none is given:"
-            " no handshake could succeed",
+            (
+                f"{PROBE}.tls: max_version 1.1 is below min_version, which is 1.2 where none is given:"
+                " no handshake could succeed"
+            ),
         ),
         (
             "{redis: 'rediss://a', tls: {key_file: a.key}}",

@@ -18,13 +18,22 @@ from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.discovered import Failure, Skip, SourceError, name_of, parse, services_of
 from exporter.document import ConfigError
+from exporter.kinds import KINDS
+from exporter.kinds.steps import StepsProbe
 from exporter.loading import load_config
+from exporter.sources import NETWORK_KINDS
 from exporter.template import Target
 
 Start = Callable[..., Awaitable[Exporter]]
 Until = Callable[..., Awaitable[object]]
 
 TEMPLATE = {"name": "{{ labels.name }}", "probes": [{"tcp": "{{ address }}"}]}
+STEPS: dict[str, Any] = {
+    "steps": [
+        {"http": "http://{{ address }}/login", "capture": {"token": {"json": "token"}}},
+        {"http": "http://{{ address }}/{{ labels.path }}?t={{ token }}"},
+    ]
+}
 RHYTHM = {"fast_path": False, "interval": "60s"}
 
 
@@ -346,6 +355,34 @@ def test_a_value_is_never_read_as_a_template_itself() -> None:
     assert made.services["n"].host == "{{ labels.b }}"
 
 
+def test_steps_of_a_target_keep_what_they_capture(tmp_path: Path) -> None:
+    file = tmp_path / "soulfra.yml"
+    file.write_text(yaml.safe_dump({"discovery": [files(service={"probes": [STEPS]})]}))
+
+    [source] = load_config(file, WatchConfig).discovery
+    made = services_of([Target("h:1", {"path": "private"})], source.service, ())
+
+    [probe] = made.services["h-1"].probes
+    assert isinstance(probe, StepsProbe)
+    assert [step.http for step in probe.steps] == ["http://h:1/login", "http://h:1/private?t={{ token }}"]
+
+
+@pytest.mark.parametrize("hostile", ["{{ token }}", "x{{token", "{"])
+def test_no_target_can_ask_for_what_steps_capture(hostile: str) -> None:
+    asks = {"http": "http://{{ address }}/", "headers": {"X-A": "{{{ labels.path }} token }}"}}
+    template = {"probes": [{"steps": [*STEPS["steps"], asks]}]}
+
+    made = services_of([Target("h:1", {"path": hostile})], template, ())
+
+    assert made.skipped == {Skip.INVALID: 1}
+    assert "would be read as a captured value" in made.example
+
+
+def test_every_kind_either_only_talks_or_looks_at_this_machine() -> None:
+    assert set(KINDS) - set(NETWORK_KINDS) == {"container", "file", "filesystem", "command", "unix"}
+    assert set(NETWORK_KINDS) <= set(KINDS)
+
+
 def test_no_target_can_choose_a_socket_of_this_machine() -> None:
     template = {"name": "n", "probes": [{"redis": "{{ address }}"}]}
 
@@ -456,7 +493,25 @@ async def test_thousands_of_targets_do_not_hold_the_loop(tmp_path: Path, start: 
         (files(service={"logs": ["{{ labels.x }}"]}), "logs cannot be given for services that are found"),
         (
             files(service={"probes": [{"command": ["{{ address }}"]}]}),
-            "templates are for probes of the kinds http, tcp",
+            "templates are for probes of the kinds http, steps, tcp",
+        ),
+        (
+            files(service={"probes": [{"steps": [{"http": "http://{{ address }}/{{ tokn }}"}]}]}),
+            "known are {{ address }}, {{ labels.NAME }} and what the steps capture",
+        ),
+        (
+            files(
+                service={"probes": [{"steps": [{"http": "http://x", "capture": {"address": {"json": "a"}}}]}]}
+            ),
+            "discovery[0].service: address is the target's here; capture it under another name",
+        ),
+        (
+            files(service={"probes": [STEPS, {"tcp": "{{ token }}"}]}),
+            "known are {{ address }} and {{ labels.NAME }}",
+        ),
+        (
+            files(service={"probes": [{"steps": [{"http": "http://x", "socket": "/{{ labels.x }}"}]}]}),
+            "steps.socket names something of this machine; no template may choose it",
         ),
         (
             files(service={"probes": [{"http": "https://x", "tls": {"ca_file": "{{ labels.x }}"}}]}),

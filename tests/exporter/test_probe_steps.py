@@ -27,6 +27,10 @@ async def login(request: web.Request) -> web.Response:
     )
 
 
+async def quoted(_: web.Request) -> web.Response:
+    return web.json_response({"name": 'a"b\\c\nd", "admin": "yes'})
+
+
 async def page(_: web.Request) -> web.Response:
     return web.Response(text=f'<input name="csrf" value="{TOKEN}">')
 
@@ -65,7 +69,7 @@ async def hang(_: web.Request) -> web.Response:
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     app = web.Application()
-    for handler in (login, page, api, lines, broken, leak, moved, hang):
+    for handler in (login, quoted, page, api, lines, broken, leak, moved, hang):
         app.router.add_route("*", f"/{handler.__name__}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -220,3 +224,29 @@ def test_mistakes_in_steps_are_told_with_their_mend(tmp_path: Path, written: Any
         load_config(file, WatchConfig, {})
 
     assert mistake in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "escaped"),
+    [
+        ("application/json", True),
+        ("Application/Problem+JSON; charset=utf-8", True),
+        ("text/plain", False),
+        (None, False),
+    ],
+)
+async def test_a_captured_value_is_escaped_in_a_body_of_json(
+    server: str, context: Context, content_type: str | None, escaped: bool
+) -> None:
+    value = 'a"b\\c\nd", "admin": "yes'
+    asks = {
+        "http": f"{server}/api",
+        "method": "POST",
+        "headers": {} if content_type is None else {"content-TYPE": content_type},
+        "body": '{"user": "{{ name }}"}',
+        "expect": {"json": {"body": json.dumps({"user": value}) if escaped else f'{{"user": "{value}"}}'}},
+    }
+
+    outcome = await run(context, [{"http": f"{server}/quoted", "capture": {"name": {"json": "name"}}}, asks])
+
+    assert outcome.reason is None, outcome.detail
