@@ -67,6 +67,7 @@ def check(*, config: Path, rules: Path | None) -> None:
     from remediator.stack.shipped import shipped_rules  # noqa: PLC0415
 
     try:
+        unaskable = web_config_warnings(loaded)
         alerts = list(read_alerts(rules or shipped_rules()))
     except ConfigError as error:
         _complain(error.mistakes)
@@ -75,7 +76,7 @@ def check(*, config: Path, rules: Path | None) -> None:
         *_rule_mistakes(alerts),
         *(_blame(loaded, text) for text in playbook_mistakes(loaded, alerts)),
     ]
-    for warning in check_warnings(loaded):
+    for warning in [*check_warnings(loaded), *unaskable]:
         click.echo(f"{config}: warning: {warning}", err=True)
     if mistakes:
         _complain(mistakes)
@@ -114,7 +115,9 @@ def _rule_mistakes(alerts: list[AlertRule]) -> list["Mistake"]:
             (*alert.place, "labels", "problem"), f"{alert.name}: there is no problem {problem!r}"
         )
         for alert in alerts
-        if (problem := alert.labels.get("problem")) is not None and problem not in list(Problem)
+        if (problem := alert.labels.get("problem")) is not None
+        and problem not in list(Problem)
+        and "{{" not in problem  # the series tells it
     ]
 
 
@@ -161,19 +164,40 @@ def _unknown_names(loaded: "Loaded", playbook: "Playbook") -> Iterator[str]:
 
 def check_warnings(loaded: "Loaded") -> list[str]:
     """Say what is allowed but leaves failures to people, or would keep the remediator from starting."""
+    from exporter.config import folded  # noqa: PLC0415 - see load_or_exit
     from remediator.config import read_token  # noqa: PLC0415 - see load_or_exit
 
-    found = [
-        f"services.{name}: has no restart section, so its failures are told to people"
+    found = folded(
+        (f"services.{name}", "has no restart section, so its failures are told to people")
         for name, service in loaded.config.services.items()
         if service.restart is None
-    ]
+    )
     for token in loaded.config.remediator.tokens:
         try:
             read_token(token)
         except ValueError as error:
             found.append(f"remediator.tokens: {error}")
     return found
+
+
+def web_config_warnings(loaded: "Loaded") -> list[str]:
+    """Say whom the protection of the exporter's port keeps out. Raises ConfigError with its mistakes."""
+    config = loaded.config
+    if config.exporter.web_config is None:
+        return []
+    from exporter.webconfig import load_web_config  # noqa: PLC0415 - few have one
+
+    protection = load_web_config(loaded.file.parent / config.exporter.web_config)
+    scheme, _, address = config.exporter_url.partition("://")
+    if address != config.exporter.listen or (scheme == protection.scheme and not protection.authenticates):
+        return []
+    wants = ["TLS"] if protection.scheme == "https" else []
+    wants += ["a password or a certificate"] if protection.authenticates else []
+    return [
+        f"exporter.web_config: the port wants {' and '.join(wants)}, which the remediator (remediator.exporter,"
+        f" {config.exporter_url}) and the Prometheus of soulfra up do not give, so nothing is repaired; leave"
+        " the port open on 127.0.0.1 for them, or point remediator.exporter at a way that is open to it"
+    ]
 
 
 def unanswered(loaded: "Loaded", alerts: list[AlertRule]) -> list[str]:
