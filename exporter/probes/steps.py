@@ -162,10 +162,8 @@ def _request_of(step: HttpStep, values: Values) -> Request:
 
 def _is_json(headers: Mapping[str, str]) -> bool:
     """Whether the body is JSON by its content type: then a value is escaped, as it stands between quotes."""
-    kinds = [
-        text.partition(";")[0].strip().lower() for name, text in headers.items() if name.lower() == _TYPE
-    ]
-    return any(kind.endswith(("/json", "+json")) for kind in kinds)
+    given = (text for name, text in headers.items() if name.lower() == _TYPE)
+    return any(text.partition(";")[0].strip().lower().endswith(("/json", "+json")) for text in given)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
