@@ -649,3 +649,41 @@ async def test_concurrency_is_bounded_and_what_had_to_wait_is_counted(
         return values['soulfra_exporter_probes_skipped_total{reason="concurrency"}'] > 0
 
     await until(skipped)
+
+
+async def test_a_full_disk_is_told_and_its_service_stays_up(
+    start: Start, serve: Callable[[int], Any], free_port: Callable[[], int], until: Any, tmp_path: Path
+) -> None:
+    port = free_port()
+    serve(port)
+    disk = {"filesystem": str(tmp_path), "name": "disk", "min_free": "100%"}
+    client = await start({"services": {"db": {"probes": [{"tcp": f"127.0.0.1:{port}"}, disk]}}})
+    series = 'soulfra_probe_trouble{target="db",probe="disk",problem="disk_full"}'
+
+    async def told() -> bool:
+        return (await metrics(client)).get(series) == 1
+
+    await until(told)
+    service = (await get(client, "/state"))["services"]["db"]
+    checked = (await get(client, "/check?target=db"))["results"]["db"]
+    values = await metrics(client)
+
+    assert (service["status"], service["failing"]) == ("up", None)
+    assert (service["trouble"]["problem"], service["trouble"]["reason"]) == ("disk_full", "limit")
+    assert (checked["healthy"], checked["trouble"]["probe"]) == (True, "disk")
+    assert values['soulfra_service_up{target="db"}'] == 1
+    assert values['soulfra_probe_success{target="db",probe="disk"}'] == 0
+
+
+async def test_a_service_beside_an_engine_that_cannot_be_asked_is_up_and_healthy(
+    start: Start, serve: Callable[[int], Any], free_port: Callable[[], int], until: Any, tmp_path: Path
+) -> None:
+    port = free_port()
+    serve(port)
+    box = {"container": "shop", "engine": f"unix://{tmp_path}/no-engine.sock"}
+    client = await start({"services": {"shop": {"probes": [{"tcp": f"127.0.0.1:{port}"}, box]}}})
+
+    await until(status_is(client, "shop", "up"))
+    checked = (await get(client, "/check?target=shop"))["results"]["shop"]
+
+    assert (checked["healthy"], checked["reason"]) == (True, "internal")
