@@ -51,6 +51,19 @@ class ProbeBase(Strict):
         return None
 
 
+class IpChoice(Strict):
+    """Which addresses of a name are taken."""
+
+    ip_version: Literal[4, 6] | None = None
+    ip_fallback: bool = True  # the other version, if a name has no address of this one
+
+    @model_validator(mode="after")
+    def _fallback_has_a_version(self) -> Self:
+        if "ip_fallback" in self.model_fields_set and self.ip_version is None:
+            raise ValueError("ip_fallback needs ip_version: the version that is preferred")
+        return self
+
+
 _LOWEST_TLS = "1.2"  # where the configuration names none
 
 

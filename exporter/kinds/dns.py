@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exporter.fields import Strict, as_list, check_address, split_address
-from exporter.kinds import ProbeBase, Tls
+from exporter.kinds import IpChoice, ProbeBase, Tls
 from exporter.kinds.patterns import Re2
 
 RecordType = Literal[
@@ -76,7 +76,7 @@ class DnsExpect(Strict):
     additional: Section = Records()
 
 
-class DnsProbe(ProbeBase):
+class DnsProbe(IpChoice, ProbeBase):
     """Ask a name server one question, once, and check the answer."""
 
     kind: ClassVar[str] = "dns"
@@ -88,15 +88,11 @@ class DnsProbe(ProbeBase):
     recursion: bool = True
     expect: DnsExpect = DnsExpect()
     tls: Tls | None = None
-    ip_version: Literal[4, 6] | None = None
-    ip_fallback: bool = False  # take an address of the other version when there is none of ip_version
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.tls is not None and self.protocol != "tls":
             raise ValueError("tls needs protocol: tls")
-        if self.ip_fallback and self.ip_version is None:
-            raise ValueError("ip_fallback needs ip_version: the version that is preferred")
         return self
 
     def address(self) -> tuple[str, int]:

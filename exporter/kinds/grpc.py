@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exporter.fields import Address, as_list, header_text, split_address
-from exporter.kinds import ProbeBase, Tls
+from exporter.kinds import IpChoice, ProbeBase, Tls
 
 _KEY = re.compile(r"^[0-9a-z_.-]+$")
 
@@ -26,7 +26,7 @@ def _metadata_value(value: str) -> str:
     return header_text(value)
 
 
-class GrpcProbe(ProbeBase):
+class GrpcProbe(IpChoice, ProbeBase):
     """Call grpc.health.v1.Health/Check, by TLS with ``tls``."""
 
     kind: ClassVar[str] = "grpc"
@@ -37,15 +37,11 @@ class GrpcProbe(ProbeBase):
         Annotated[tuple[Annotated[str, AfterValidator(_metadata_value)], ...], BeforeValidator(as_list)],
     ] = Field(default={}, repr=False)
     tls: Tls | None = None
-    ip_version: Literal[4, 6] | None = None
-    ip_fallback: bool = False  # take an address of the other version when there is none of ip_version
 
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
         if find_spec("grpc") is None or find_spec("grpc_health") is None:
             raise ValueError("grpcio is not installed; pip install 'soulfra-monitor[grpc]'")
-        if self.ip_fallback and self.ip_version is None:
-            raise ValueError("ip_fallback needs ip_version: the version that is preferred")
         tls = self.tls
         if tls is not None and not tls.verify:
             raise ValueError("grpc always verifies TLS; write tls: {ca_file: FILE, server_name: NAME}")

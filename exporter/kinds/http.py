@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from exporter.fields import ByteSize, Scalar, Strict, Url, as_list, header_text
-from exporter.kinds import ProbeBase, Tls
+from exporter.kinds import IpChoice, ProbeBase, Tls
 from exporter.kinds.patterns import check_re2
 from exporter.kinds.unix import SocketPath
 
@@ -159,7 +159,7 @@ class Bearer(Strict):
         return self
 
 
-class HttpAsk(Strict):
+class HttpAsk(IpChoice):
     """How an address is asked, and what is expected of its answer."""
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
@@ -170,8 +170,6 @@ class HttpAsk(Strict):
     basic_auth: BasicAuth | None = None
     bearer: Bearer | None = None
     proxy: Annotated[Url, AfterValidator(_plain_http)] | None = Field(default=None, repr=False)
-    ip_version: Literal[4, 6] | None = None
-    ip_fallback: bool = True  # the other version, if a name has no address of this one
     socket: SocketPath | None = None
     compression: Literal["gzip", "deflate"] | None = None
     body_limit: Annotated[ByteSize, Field(ge=1, le=MOST_BODY)] = 1024 * 1024

@@ -55,7 +55,7 @@ class SqlExpect(Strict):
 class SqlProbe(ProbeBase):
     """Log in to a database, send one query that may only read, and check the answer."""
 
-    user: str | None = None
+    username: str | None = None
     password: SecretStr | None = None
     password_file: str | None = None  # read anew for every probe
     socket: SocketPath | None = None  # instead of host and port of the address
@@ -81,10 +81,10 @@ class SqlProbe(ProbeBase):
         given = [parts.password, self.password, self.password_file]
         if sum(way is not None for way in given) > 1:
             raise ValueError("give the password once: in the address, as password or as password_file")
-        if parts.username and self.user:
-            raise ValueError("give the user once: in the address or as user")
+        if parts.username and self.username:
+            raise ValueError("give the user once: in the address or as username")
         if not self.user_name():
-            raise ValueError("a user is missing: write it into the address, user@HOST, or as user")
+            raise ValueError("a user is missing: write it into the address, user@HOST, or as username")
         return self
 
     def address(self) -> tuple[str, int] | None:
@@ -94,7 +94,7 @@ class SqlProbe(ProbeBase):
 
     def user_name(self) -> str:
         """Return who logs in."""
-        return self.user or unquote(urlsplit(self.url()).username or "")
+        return self.username or unquote(urlsplit(self.url()).username or "")
 
     def url_password(self) -> str:
         """Return the password that stands in the address, or nothing."""

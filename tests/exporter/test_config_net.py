@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
-from exporter.kinds import grpc, model_of, sql
+from exporter.kinds import IpChoice, grpc, model_of, read_probe, sql
 from exporter.kinds.dns import DnsProbe
+from exporter.kinds.steps import StepsProbe
 from exporter.loading import load_config
 
 PROBE = "services.a.probes[0]"
@@ -128,12 +130,12 @@ ONCE = "give the password once: in the address, as password or as password_file"
         ("{postgres: 'postgresql://a:b@c/d', password: e}", f"{PROBE}: {ONCE}"),
         ("{mysql: 'mysql://a@c/d', password: e, password_file: f}", f"{PROBE}: {ONCE}"),
         (
-            "{postgres: 'postgresql://a@b/c', user: d}",
-            f"{PROBE}: give the user once: in the address or as user",
+            "{postgres: 'postgresql://a@b/c', username: d}",
+            f"{PROBE}: give the user once: in the address or as username",
         ),
         (
             "{postgres: 'postgresql://b/c'}",
-            f"{PROBE}: a user is missing: write it into the address, user@HOST, or as user",
+            f"{PROBE}: a user is missing: write it into the address, user@HOST, or as username",
         ),
         (
             "{postgres: 'postgresql://a@/c'}",
@@ -224,3 +226,30 @@ def test_a_password_does_not_show_in_a_configuration() -> None:
     ]
 
     assert secret not in repr(shown)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        {"http": "http://a"},
+        {"steps": [{"http": "http://a"}]},
+        {"tcp": "a:1"},
+        {"dns": "a", "query": "b"},
+        {"grpc": "a:1"},
+    ],
+)
+def test_a_preferred_ip_version_falls_back_in_every_kind_unless_told_not_to(probe: dict[str, Any]) -> None:
+    given = read_probe(probe)
+    [choice] = given.steps if isinstance(given, StepsProbe) else [given]
+
+    assert isinstance(choice, IpChoice)
+    assert choice.ip_fallback
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mysql", "redis"])
+def test_who_logs_in_has_the_same_key_in_every_kind(kind: str) -> None:
+    address = {"postgres": "postgresql://a/b", "mysql": "mysql://a/b", "redis": "redis://a"}[kind]
+
+    read_probe({kind: address, "username": "watcher", "password": "pass" + "-word-1"})
+    with pytest.raises(ValueError, match="user"):
+        read_probe({kind: address, "user": "watcher", "password": "pass" + "-word-1"})
