@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 UNHEALTHY = 1
 USAGE_ERROR = 2
+CANNOT_TELL = 2
 DEFAULT_LIMIT = 10.0  # seconds; of a module that sets none
 
 
@@ -37,8 +39,8 @@ DEFAULT_LIMIT = 10.0  # seconds; of a module that sets none
 def probe(name: str, config_file: Path, only: str | None, module: str | None, as_json: bool) -> None:
     """Run the probes of the service NAME once, from this machine, and show each step.
 
-    Ends with status 0 when it is healthy, 1 when it is not, 2 when it cannot be asked. Nothing is
-    recorded, no alert is raised and nothing is repaired.
+    Ends with status 0 when it is healthy, 1 when it is not, 2 when it cannot be asked or this
+    machine cannot tell. Nothing is recorded, no alert is raised and nothing is repaired.
     """
     config = _read(config_file)
     if module is not None and only is not None:
@@ -46,7 +48,17 @@ def probe(name: str, config_file: Path, only: str | None, module: str | None, as
     chosen = _by_module(config, module, name) if module is not None else _of_service(config, name, only)
     looks = asyncio.run(_look(config, chosen))
     click.echo(_as_json(looks) if as_json else _for_people(name, looks))
-    sys.exit(0 if all(one.observation.healthy for one in looks) else UNHEALTHY)
+    sys.exit({True: 0, False: UNHEALTHY, None: CANNOT_TELL}[_healthy(looks)])
+
+
+def _healthy(looks: "list[Look]") -> bool | None:
+    """Return the verdict; None when nothing failed, but some probe could not look."""
+    from exporter.observation import Reason  # noqa: PLC0415 - with the others
+
+    reasons = {one.observation.reason for one in looks if not one.observation.healthy}
+    if not reasons:
+        return True
+    return None if reasons == {Reason.INTERNAL} else False
 
 
 def _read(file: Path) -> "WatchConfig":
@@ -67,7 +79,11 @@ def _of_service(config: "WatchConfig", name: str, only: str | None) -> "dict[str
     service = config.services.get(name)
     if service is None:
         known = ", ".join(config.services) or "there is none"
-        _refuse(f"there is no service {name!r} in the configuration; services: {known}")
+        found = ""
+        if config.discovery:
+            found = f"; a discovered one is asked at http://{config.exporter.listen}/probe?debug=true&target="
+            found += quote(name)
+        _refuse(f"there is no service {name!r} in the configuration; services: {known}{found}")
     probes = {
         key: (one, settings_of(one, config.exporter).timeout)
         for key, one in service.all_probes()
@@ -118,29 +134,32 @@ async def _look(config: "WatchConfig", chosen: "dict[str, tuple[ProbeBase, float
 def _for_people(name: str, looks: "list[Look]") -> str:
     from exporter.looking import told  # noqa: PLC0415 - as above
 
-    failed = [one for one in looks if not one.observation.healthy]
-    verdict = f"{redact(name)}: " + (
-        "healthy" if not failed else f"NOT healthy, {len(failed)} of {len(looks)} probes failed"
-    )
-    return harmless(f"{told(looks)}\n\n{verdict}")
+    failed = sum(not one.observation.healthy for one in looks)
+    verdict = {
+        True: "healthy",
+        False: f"NOT healthy, {failed} of {len(looks)} probes failed",
+        None: f"cannot tell, {failed} of {len(looks)} probes could not look; the service may be healthy",
+    }[_healthy(looks)]
+    return harmless(f"{told(looks)}\n\n{redact(name)}: {verdict}")
 
 
 def _as_json(looks: "list[Look]") -> str:
-    healthy = all(one.observation.healthy for one in looks)
-    return json.dumps({"healthy": healthy, "probes": {one.name: _facts(one) for one in looks}})
+    return json.dumps({"healthy": _healthy(looks), "probes": {one.name: _facts(one) for one in looks}})
 
 
 def _facts(one: "Look") -> dict[str, Any]:
+    from exporter.observation import Reason  # noqa: PLC0415 - with the others
+
     seen = one.observation
     tls = seen.outcome.tls
     return {
         "kind": one.kind,
-        "healthy": seen.healthy,
+        "healthy": None if seen.reason is Reason.INTERNAL else seen.healthy,
         "reason": seen.reason,
         "detail": seen.outcome.detail,
         "seconds": seen.seconds,
         "phases": dict(seen.outcome.phases),
-        "address": seen.outcome.address,
+        "address": seen.outcome.address or None,
         "status": seen.outcome.http.status if seen.outcome.http else None,
         "certificate": tls and {"not_after": tls.not_after, "verified": tls.verified, "version": tls.version},
         "steps": [{"seconds": note.seconds, "text": note.text} for note in one.notes],

@@ -135,3 +135,40 @@ def test_a_configuration_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "cannot be read: No such file or directory" in done.stderr
+
+
+def nothing_to_read(folder: Path) -> dict[str, str]:
+    return {"http": "http://127.0.0.1:9/", "body_file": str(folder / "gone"), "method": "POST"}
+
+
+def test_a_probe_that_cannot_look_leaves_the_verdict_open_with_status_2(
+    run: Run, port: int, tmp_path: Path
+) -> None:
+    config = shop({"tcp": f"127.0.0.1:{port}"}, nothing_to_read(tmp_path))
+
+    done = run(config, "shop")
+    as_json = run(config, "shop", "--json")
+
+    assert done.returncode == as_json.returncode == 2
+    told = "cannot tell, 1 of 2 probes could not look; the service may be healthy"
+    assert done.stdout.endswith(f"\nshop: {told}\n")
+    seen = json.loads(as_json.stdout)
+    assert seen["healthy"] is None
+    assert [one["healthy"] for one in seen["probes"].values()] == [True, None]
+
+
+def test_a_failure_counts_more_than_a_probe_that_cannot_look(
+    run: Run, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    done = run(shop({"tcp": f"127.0.0.1:{free_port()}"}, nothing_to_read(tmp_path)), "shop")
+
+    assert done.returncode == 1
+
+
+def test_where_services_are_discovered_it_is_said_who_knows_them(run: Run, tmp_path: Path) -> None:
+    source = {"name": "ag", "file_sd": {"files": ["a.yml"]}, "service": {"labels": {"a": "b"}}}
+
+    done = run({**shop({"tcp": "127.0.0.1:9"}), "discovery": [source]}, "agent-one")
+
+    assert done.returncode == 2
+    assert "/probe?debug=true&target=agent-one" in done.stderr
