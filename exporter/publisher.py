@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from time import time
 from urllib.parse import quote
 
@@ -27,6 +28,39 @@ def alertmanagers_of(config: WatchConfig) -> tuple[str, ...]:
     return (f"http://{listen if isinstance(listen, str) else ALERTMANAGER_LISTEN}",)
 
 
+LINES = 20
+"""A second for changes in the log. Thousands of services change at once when a network goes."""
+
+
+class ShortLog:
+    """Writes LINES lines a second at most, and at its end how many of which kind it has left out."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._left_out: Counter[tuple[int, str]] = Counter()
+        self._second: asyncio.TimerHandle | None = None
+
+    def write(self, level: int, kind: str, message: str, *values: object) -> None:
+        """Write a line, or count it as one of *kind*."""
+        if self._second is None:
+            self._second = asyncio.get_running_loop().call_later(1.0, self.flush)
+        if self._written < LINES:
+            self._written += 1
+            log.log(level, message, *values)
+        else:
+            self._left_out[level, kind] += 1
+
+    def flush(self) -> None:
+        """Say what was left out, and begin a new second."""
+        if self._second is not None:
+            self._second.cancel()
+            self._second = None
+        self._written = 0
+        for (level, kind), number in self._left_out.items():
+            log.log(level, "and %s more services in the same second: %s", f"{number:,}", kind)
+        self._left_out.clear()
+
+
 class Publisher:
     """Raises and resolves fast-path alerts; holds them back while the exporter seems blind."""
 
@@ -39,6 +73,7 @@ class Publisher:
         self._published: dict[str, Alert] = {}
         self.withheld: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._told = ShortLog()
 
     async def apply(self, config: WatchConfig) -> None:
         """Send to the Alertmanagers of *config* from now on, standing alerts too."""
@@ -65,12 +100,14 @@ class Publisher:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._told.flush()
         await self._path.stop()
 
     def on_transition(self, transition: Transition) -> None:
         """Take in a change of verdict."""
         target = transition.target
-        log.info("%s is %s (was %s)%s", target, transition.after, transition.before, self._why(target))
+        change = f"{transition.after} (was {transition.before})"
+        self._told.write(logging.INFO, change, "%s is %s%s", target, change, self._why(target))
         if transition.after is Verdict.DOWN:
             task = asyncio.create_task(self._publish(target))
             self._asking[target] = task
@@ -97,7 +134,12 @@ class Publisher:
         world = self._scheduler.world
         guarded = world.guarded >= GUARD_FROM
         if guarded and not await self._scheduler.peers_answer(target) and world.blind:
-            log.warning("most targets fail at once: the alert of %s is held back", target)
+            self._told.write(
+                logging.WARNING,
+                "alerts held back",
+                "most targets fail at once: the alert of %s is held back",
+                target,
+            )
             self.withheld.add(target)
             return
         self._raise(target)
