@@ -4,7 +4,7 @@ The exporter reads its own sections and leaves the rest of the file to the remed
 models extend ``WatchConfig``. ``exporter.loading`` reads files into them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -96,6 +96,9 @@ class Blind(Strict):
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.5  # more than this share
     at_least: Annotated[int, Field(ge=2)] = 3  # targets failing
 
+
+TOLD_EACH = 5
+"""So many services with the same warning have a line each; more have one together."""
 
 ALERTMANAGER_LISTEN = "127.0.0.1:9093"
 """Where Alertmanager is when nothing else is said; of the exporter and of the stack alike."""
@@ -248,18 +251,22 @@ class WatchConfig(BaseModel):
 
     def warnings(self) -> list[str]:
         """Say what is allowed but probably not meant."""
-        found = []
+        places: list[tuple[str, str]] = []
         for name, service in self.services.items():
             if not service.all_probes():
-                found.append(f"services.{name}: has neither probes nor process, so nothing watches it")
+                places.append((f"services.{name}", "has neither probes nor process, so nothing watches it"))
             limit = min((p.timeout or self.exporter.timeout for p in service.probes), default=None)
             if limit is not None and service.timeout_threshold >= limit:
-                found.append(
-                    f"services.{name}.timeout_threshold: {service.timeout_threshold:g} s is never reached, "
+                message = (
+                    f"{service.timeout_threshold:g} s is never reached, "
                     f"because a probe gives up after {limit:g} s; raise the probe's timeout"
                 )
+                places.append((f"services.{name}.timeout_threshold", message))
             if service.host is not None:
-                found.append(f"services.{name}.host: is told in metrics only; no remediator goes by it yet")
+                places.append(
+                    (f"services.{name}.host", "is told in metrics only; no remediator goes by it yet")
+                )
+        found = folded(places)
         found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
         for name, module in self.exporter.modules.items():
             found += [f"exporter.modules.{name}: {warning}" for warning in module.warnings()]
@@ -282,6 +289,20 @@ class WatchConfig(BaseModel):
         if "strategies" in self.error_monitoring.recovery.model_fields_set:
             found.append("errorMonitoring.recovery.strategies: is not used; playbooks say what is done")
         return found
+
+
+def folded(places: Iterable[tuple[str, str]]) -> list[str]:
+    """Write a line for each place and its message; of many with one message only the first, and how many."""
+    by_message: dict[str, list[str]] = {}
+    for place, message in places:
+        by_message.setdefault(message, []).append(place)
+    found = []
+    for message, alike in by_message.items():
+        told = alike if len(alike) <= TOLD_EACH else alike[:1]
+        found += [f"{place}: {message}" for place in told]
+        if len(alike) > len(told):
+            found[-1] += f" (and {len(alike) - len(told):,} more services)"
+    return found
 
 
 def _second_names(sources: object) -> list[tuple[Place, str]]:

@@ -144,8 +144,21 @@ def _message_of(item: Mapping[str, Any]) -> str:
             return "is missing"
         case "value_error":
             return str(item["ctx"]["error"])
+        case kind if kind in _WORDS:
+            return _WORDS[kind]
+        case "too_short":
+            least = item["ctx"]["min_length"]
+            return "must not be empty" if least == 1 else f"must have at least {least} entries"
         case _:
             return str(item["msg"])
+
+
+_WORDS = {
+    "tuple_type": "must be a list, for example [ls, -l]",
+    "list_type": "must be a list, for example [ls, -l]",
+    "string_type": "must be text; write numbers, true and false in quotes",
+}
+"""What pydantic says in words of Python."""
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

@@ -193,11 +193,12 @@ def web_config_warnings(loaded: "Loaded") -> list[str]:
         return []
     wants = ["TLS"] if protection.scheme == "https" else []
     wants += ["a password or a certificate"] if protection.authenticates else []
-    return [
-        f"exporter.web_config: the port wants {' and '.join(wants)}, which the remediator (remediator.exporter,"
-        f" {config.exporter_url}) and the Prometheus of soulfra up do not give, so nothing is repaired; leave"
-        " the port open on 127.0.0.1 for them, or point remediator.exporter at a way that is open to it"
-    ]
+    message = (
+        f"exporter.web_config: the port wants {' and '.join(wants)}, which the remediator (remediator"
+        f".exporter is {config.exporter_url}) and the Prometheus of soulfra up do not give, so nothing is repaired;"
+        " leave the port open on 127.0.0.1 for them, or point remediator.exporter at a way that is open to it"
+    )
+    return [message]
 
 
 def unanswered(loaded: "Loaded", alerts: list[AlertRule]) -> list[str]:

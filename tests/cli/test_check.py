@@ -146,3 +146,41 @@ def test_a_token_that_cannot_be_read_is_a_warning_without_the_token(
 
     assert "warning: remediator.tokens: token ops: the variable SHORT_TOKEN" in done.stderr
     assert "too-short" not in done.output
+
+
+def test_many_services_that_nobody_can_restart_are_one_warning(check: Check) -> None:
+    done = check({"services": {f"s{i}": {"process": {"port": 4999}} for i in range(5000)}})
+
+    lines = [line for line in done.stderr.splitlines() if "no restart section" in line]
+    assert len(lines) == 1
+    assert "services.s0: has no restart section" in lines[0]
+    assert lines[0].endswith("(and 4,999 more services)")
+
+
+def test_a_web_config_with_mistakes_is_a_mistake(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_file: gone.pem, key_file: gone.key}\n")
+
+    done = check({"exporter": {"web_config": "web.yml"}})
+
+    assert done.exit_code == 2
+    assert "web.yml:1: tls_server_config.cert_file: cannot be read" in done.stderr
+
+
+def test_users_at_the_exporter_keep_the_remediator_out_and_are_a_warning(
+    check: Check, tmp_path: Path
+) -> None:
+    hashed = "$2y$04$" + "a" * 53
+    (tmp_path / "web.yml").write_text(yaml.safe_dump({"basic_auth_users": {"ops": hashed}}))
+
+    kept_out = check({"exporter": {"listen": "127.0.0.1:39877", "web_config": "web.yml"}})
+    another_way = check(
+        {
+            "exporter": {"listen": "127.0.0.1:39877", "web_config": "web.yml"},
+            "remediator": {"exporter": "http://127.0.0.1:39878"},
+        }
+    )
+
+    told = "exporter.web_config: the port wants a password or a certificate, which the remediator"
+    assert told in kept_out.stderr
+    assert kept_out.exit_code == 0
+    assert "exporter.web_config" not in another_way.stderr

@@ -194,7 +194,7 @@ async def test_captured_values_are_told_to_nobody(server: str, tools: Tools) -> 
 @pytest.mark.parametrize(
     ("written", "mistake"),
     [
-        ([], "steps: Tuple should have at least 1 item"),
+        ([], "steps: must not be empty"),
         ([{"http": "http://x"}] * 21, "steps: Tuple should have at most 20 items"),
         ([{"http": "http://x/{{ a }}"}], "step 1: http: no earlier step captures 'a'"),
         (
