@@ -33,11 +33,15 @@ class Door:
     async def use(self, config: WebConfig) -> None:
         """Protect the port as *config* says from now on; connections that stand keep their TLS."""
         before, self.config = self.config, config
+        try:
+            if config != before and (config.context or before.context) and self.on_change is not None:
+                await self.on_change()
+        except BaseException:
+            self.config = before  # as a whole or not at all
+            raise
         if config.settings.basic_auth_users != before.settings.basic_auth_users:
-            self._users.close()
-            self._users = Users(config.settings.basic_auth_users)
-        if config != before and (config.context or before.context) and self.on_change is not None:
-            await self.on_change()
+            users, self._users = self._users, Users(config.settings.basic_auth_users)
+            users.retire()
 
     def close(self) -> None:
         """Let go of what looking at passwords needs."""

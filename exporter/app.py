@@ -85,8 +85,10 @@ class Exporter:
         """Read the configuration again. Raises ConfigError and changes nothing when it has mistakes."""
         async with self._reloading:
             try:
-                config = await asyncio.to_thread(load_config, self._file, WatchConfig)
+                config = await asyncio.to_thread(self._read, self._given)
                 protection = await asyncio.to_thread(self._protection_of, config)
+                await self.scheduler.renew()
+                await self.prober.renew()
                 await self._apply(config)
                 await self.door.use(protection)
             except ConfigError:
@@ -137,6 +139,19 @@ class Exporter:
         if not self._mistaken:
             self.counters.reload_successful = True
             self.counters.reload_success_at = time()
+
+    def _read(self, before: WatchConfig) -> WatchConfig:
+        """Return what the file says now, with the objects of *before* where that is the same.
+
+        So what did not change costs the loop nothing: thousands of services take long to compare.
+        """
+        read = load_config(self._file, WatchConfig)
+        services = {
+            name: known if (known := before.services.get(name)) == service else service
+            for name, service in read.services.items()
+        }
+        section = before.exporter if before.exporter == read.exporter else read.exporter
+        return read.model_copy(update={"services": services, "exporter": section})
 
     def _protection_of(self, config: WatchConfig) -> WebConfig:
         protection = load_web_config(self._overrides.web_config_of(config, self._file))

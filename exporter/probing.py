@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from exporter.blackbox import Probed, blackbox_families
-from exporter.config import WatchConfig
+from exporter.config import ExporterSection, WatchConfig
 from exporter.counters import Counters
 from exporter.exposition import render
 from exporter.gate import OPEN, ForbiddenAddressError, Gate, gate_of
@@ -76,6 +76,7 @@ class Prober:
         self._faults = counters.internal_errors
         self._scheduler = scheduler
         self._config = WatchConfig()
+        self._section: ExporterSection | None = None
         self._gate = gate_of(())
         self._tools = Tools()
         self._free = asyncio.Semaphore(1)
@@ -84,6 +85,9 @@ class Prober:
     def apply(self, config: WatchConfig) -> None:
         """Ask as *config* says from now on."""
         self._config = config
+        if config.exporter is self._section:  # other services alone
+            return
+        self._section = config.exporter
         self._gate = gate_of(config.exporter.allow_targets)
         self._made.clear()
         at_once = concurrency_for(config.exporter.concurrency) // SHARE
@@ -91,9 +95,11 @@ class Prober:
         for module in config.exporter.modules.values():
             if not module.obstacles():
                 probe_function(module.prober)  # loaded now, so that no first probe waits for it
-        self._tools.forget_tls()
         self._tools.resolver.source = config.exporter.resolver
-        self._tools.resolver.forget()
+
+    async def renew(self) -> None:
+        """Read certificate files and ask for addresses anew from now on."""
+        await self._tools.renew()
 
     async def stop(self) -> None:
         """Let go of everything."""
@@ -144,7 +150,8 @@ class Prober:
             known = ", ".join(sorted(self._config.exporter.modules)) or "there is none in the configuration"
             raise RefusedError(
                 HTTPStatus.BAD_REQUEST,
-                f'Unknown module "{name}" (modules: {known}), and {target!r} is no service asked without one',
+                f'there is no service {target!r}, and without one a module is needed: Unknown module "{name}"'
+                f" (modules: {known})",
             )
         obstacles = module.obstacles()
         if obstacles:
@@ -226,7 +233,7 @@ class Prober:
             left = max(0.001, question.limit - (monotonic() - started))
             looks = await asyncio.gather(
                 *(
-                    look(name, probe, self._context(question, min(limit, left)), self._faults)
+                    look(name, probe, self._context(question, name, min(limit, left)), self._faults)
                     for name, (probe, limit) in question.probes.items()
                 )
             )
@@ -239,10 +246,10 @@ class Prober:
         )
         return probed, looks
 
-    def _context(self, question: Question, limit: float) -> Context:
+    def _context(self, question: Question, name: str, limit: float) -> Context:
         # Beside network probes a stopped process is told by their time-outs.
         alone = all(probe.kind == "process" for probe, _ in question.probes.values())
-        recall = question.recall if question.module else {}
+        recall = question.recall if question.module else self._scheduler.recall_beside(question.target, name)
         return Context(
             timeout=limit,
             tools=self._tools,

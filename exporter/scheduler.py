@@ -23,6 +23,7 @@ from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStat
 from exporter.probes import ProbeFunction, probe_function
 from exporter.probes.context import Context, Tools
 from exporter.probes.ending import ProcessEnd
+from exporter.probes.patience import beside
 from exporter.probes.resolver import Resolver
 from exporter.slots import Slots
 from exporter.state import ProbeState, ServiceState, Settings, Transition, WorldState
@@ -136,6 +137,7 @@ class Scheduler:
         self._counters = counters
         self._on_transition = on_transition
         self._on_record = on_record
+        self._config = WatchConfig()  # what is watched now
         self._entries: dict[Key, Entry] = {}
         self._tools = Tools(resolver=Resolver(counters.dns))
         self._slots: Slots[Entry] = Slots(1)
@@ -165,14 +167,16 @@ class Scheduler:
         await self._tools.close()
 
     def apply(self, config: WatchConfig) -> None:
-        """Watch what *config* says. What did not change keeps its state; the rest runs at once."""
+        """Watch what *config* says. What did not change keeps its state; the rest runs at once.
+
+        Services that are the same objects as before cost next to nothing.
+        """
         self._limit(config.exporter)
-        self._tools.forget_tls()
         self._tools.resolver.source = config.exporter.resolver
-        self._tools.resolver.forget()
-        plans = dict(plans_of(config))
+        plans = dict(self._plans(config))
         for key, entry in list(self._entries.items()):
-            if plans.get(key) != entry.plan:
+            plan = plans.get(key)
+            if plan is not entry.plan and plan != entry.plan:
                 self._close(entry)
                 del self._entries[key]
         self._tick = _tick(plan.settings.interval for plan in plans.values())
@@ -182,6 +186,24 @@ class Scheduler:
             self._begin(entry)
         for transition in transitions:
             self._on_transition(transition)
+
+    def _plans(self, config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
+        """Return everything that is to be run, the plans of services that did not change as they are."""
+        alike = self._config.exporter == config.exporter
+        known = self._config.services if alike else {}
+        changed = {}
+        for target, service in config.services.items():
+            if known.get(target) is service:
+                for name in self.world.services[target].probes:
+                    key = ("service", target, name)
+                    yield key, self._entries[key].plan
+            else:
+                changed[target] = service
+        yield from plans_of(config.model_copy(update={"services": changed}))
+
+    async def renew(self) -> None:
+        """Read certificate files and ask for addresses anew from now on."""
+        await self._tools.renew()
 
     def _limit(self, section: ExporterSection) -> None:
         self._slots.size = self._counters.concurrency = concurrency_for(section.concurrency)
@@ -202,6 +224,11 @@ class Scheduler:
         finally:
             for task in runs:
                 task.cancel()  # ends the waiting; what was begun goes on and is recorded
+
+    def recall_beside(self, target: str, name: str) -> dict[str, Any]:
+        """Return a recall for a look beside the schedule; where the probe's own look hangs it waits too."""
+        entry = self._entries.get(("service", target, name))
+        return beside(entry.context.recall) if entry is not None else {}
 
     async def peers_answer(self, target: str) -> bool:
         """Ask a sample of other services now; True as soon as at least half of them are healthy.
@@ -263,10 +290,14 @@ class Scheduler:
     def _lay_out(self, config: WatchConfig) -> list[Transition]:
         """Make the world's services and edges those of the configuration, in its order."""
         now = time()
-        old = self.world.services
+        old, known = self.world.services, self._config.services
+        alike = self._config.exporter == config.exporter
+        self._config = config
         self.world.watch(
             {
-                name: self._service(name, service, old.get(name), now)
+                name: old[name]
+                if alike and known.get(name) is service
+                else self._service(name, service, old.get(name), now)
                 for name, service in config.services.items()
             },
             {(edge.from_, edge.to): self._entries[_edge_key(edge)].state for edge in config.integrations},

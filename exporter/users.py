@@ -34,12 +34,19 @@ class Users:
         self._good: OrderedDict[bytes, None] = OrderedDict()
         self._bad: OrderedDict[bytes, None] = OrderedDict()
         self._looking: dict[bytes, asyncio.Task[bool]] = {}
+        self._closed = False
         # One thread: guessing passwords must not take the cores from the probes.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bcrypt")
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """Let go of the thread at once."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def retire(self) -> None:
+        """Look at no more passwords; those who wait get their answer."""
+        self._closed = True
+        self._thread.shutdown(wait=False)
 
     async def admits(self, authorization: str) -> Admission:
         """Look at an Authorization header. Unknown users take as long as known ones."""
@@ -55,21 +62,21 @@ class Users:
             return Admission.YES
         if key in self._bad:
             return Admission.NO
-        if key not in self._looking and len(self._looking) >= WAITING:
+        if key not in self._looking and (self._closed or len(self._looking) >= WAITING):
             return Admission.BUSY
         matches = await asyncio.shield(self._looked_at(key, password, wanted))
         return Admission.YES if matches and known is not None else Admission.NO
 
     def _looked_at(self, key: bytes, password: bytes, wanted: bytes) -> "asyncio.Task[bool]":
         if key not in self._looking:
-            task = asyncio.create_task(self._look(key, password, wanted))
+            looked = asyncio.get_running_loop().run_in_executor(self._thread, _matches, password, wanted)
+            task = asyncio.create_task(self._look(key, wanted, looked))
             self._looking[key] = task
             task.add_done_callback(lambda _: self._looking.pop(key, None))
         return self._looking[key]
 
-    async def _look(self, key: bytes, password: bytes, wanted: bytes) -> bool:
-        loop = asyncio.get_running_loop()
-        matches = await loop.run_in_executor(self._thread, _matches, password, wanted)
+    async def _look(self, key: bytes, wanted: bytes, looked: "asyncio.Future[bool]") -> bool:
+        matches = await looked
         kept = self._good if matches and wanted is not self._nobody else self._bad
         kept[key] = None
         if len(kept) > KEPT:

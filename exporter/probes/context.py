@@ -5,6 +5,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -19,6 +20,7 @@ from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import MASK, redact
 
 NOTE_LIMIT = 300
+RENEWED = 50  # contexts for TLS at a reload, of 20 ms each; more are made anew when they are wanted
 _SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
@@ -58,9 +60,10 @@ class Tools:
                 raise TlsFileError(f"a file of tls cannot be used: {told}") from error
         return self._contexts[config]
 
-    def forget_tls(self) -> None:
-        """Read certificate files anew from now on."""
-        self._contexts.clear()
+    async def renew(self) -> None:
+        """Ask for addresses and read certificate files anew; the contexts in use are made in a thread."""
+        self.resolver.forget()
+        self._contexts = await asyncio.to_thread(_remade, list(self._contexts)[-RENEWED:])
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -275,6 +278,14 @@ _VERSIONS = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
+
+
+def _remade(configs: list[Tls]) -> dict[Tls, ssl.SSLContext]:
+    made = {}
+    for config in configs:
+        with suppress(OSError):  # told by the probe that wants it next
+            made[config] = _tls_context(config)
+    return made
 
 
 def _tls_context(config: Tls) -> ssl.SSLContext:

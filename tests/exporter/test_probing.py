@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.loading import load_config
+from exporter.probes import file as file_probe
 from exporter.probes.resolver import Resolver
 
 Client = TestClient[Any, Any]
@@ -395,3 +397,24 @@ async def test_a_reload_takes_new_modules_and_a_new_allow_list(start: Start, tmp
 
     assert (await probe(client, module="http", target="127.0.0.1"))[0] == 400
     assert (await probe(client, module="tcp", target="127.0.0.1:1"))[0] == 403
+
+
+async def test_looks_at_a_service_that_hangs_wait_in_one_line(
+    start: Start, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(file_probe, "_find", lambda _: go_on.wait(30) and None)
+    config = {"file": "/srv/dump", "timeout": "100ms"}
+    client = await start(services={"dump": {"probes": [config]}}, interval="60s")
+    try:
+        await until(lambda: hanging() == 1)
+        texts = [(await probe(client, target="dump", debug="true"))[1] for _ in range(5)]
+        assert hanging() == 1
+    finally:
+        go_on.set()
+
+    assert all("internal" in text for text in texts)
+
+
+def hanging() -> int:
+    return sum(thread.name == "patience" for thread in threading.enumerate())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
+from exporter.kinds import Tls
 from exporter.loading import load_config
 from exporter.state import Verdict
 from exporter.webconfig import load_web_config
@@ -173,3 +175,54 @@ async def test_many_reloads_at_once_are_one_after_the_other(watched: Watched) ->
 
     assert {status for status, _ in results} == {200}
     assert set(watched.exporter.world.services) == {"dead", "found"}
+
+
+async def test_other_targets_of_a_source_cost_those_that_stay_nothing(
+    watched: Watched, until: Callable[..., Any]
+) -> None:
+    tools = watched.exporter.scheduler._tools
+    context = tools.tls(Tls())
+    tools.resolver._kept[("shop.example", None)] = (time.monotonic() + 60, ("127.0.0.1",))
+    before = dict(watched.exporter.world.services)
+    targets = watched.folder / "targets.json"
+    found = json.loads(targets.read_text())
+    more = [*found, {"targets": found[0]["targets"], "labels": {"name": "another"}}]
+    targets.write_text(json.dumps(more))
+    for source in watched.exporter.discoverer._sources.values():
+        await watched.exporter.discoverer._ask(source)
+
+    after = watched.exporter.world.services
+    assert set(after) == {"dead", "found", "another"}
+    assert all(after[name] is state for name, state in before.items())
+    assert tools.tls(Tls()) is context
+    assert tools.resolver._kept
+
+
+async def test_a_reload_reads_certificates_and_names_anew_and_keeps_what_did_not_change(
+    watched: Watched,
+) -> None:
+    tools = watched.exporter.scheduler._tools
+    context = tools.tls(Tls())
+    tools.tls(Tls(verify=False))
+    tools.resolver._kept[("shop.example", None)] = (time.monotonic() + 60, ("127.0.0.1",))
+    before = dict(watched.exporter.world.services)
+    new = {**watched.config["services"], "new": watched.config["services"]["dead"]}
+    watched.write({**watched.config, "services": new})
+
+    assert (await watched.reload())[0] == 200
+
+    after = watched.exporter.world.services
+    assert set(after) == {"dead", "found", "new"}
+    assert after["dead"] is before["dead"]
+    assert set(tools._contexts) == {Tls(), Tls(verify=False)}, "made in a thread, not at the next probe"
+    assert tools.tls(Tls()) is not context
+    assert not tools.resolver._kept
+
+
+async def test_another_rhythm_of_all_is_taken_by_services_that_did_not_change(watched: Watched) -> None:
+    watched.write({**watched.config, "exporter": {**watched.config["exporter"], "interval": "30s"}})
+
+    assert (await watched.reload())[0] == 200
+
+    settings = [p.settings for s in watched.exporter.world.services.values() for p in s.probes.values()]
+    assert {one.interval for one in settings} == {30.0}

@@ -1,6 +1,7 @@
 """The exporter's own port under a web-config.yml: TLS, client certificates, users, headers."""
 
 import asyncio
+import errno
 import http.client
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 from base64 import b64encode
@@ -22,6 +24,7 @@ import pytest
 import yaml
 
 from exporter import serving, users
+from exporter.access import Door
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
@@ -30,7 +33,7 @@ from exporter.loading import load_config
 from exporter.serving import Listener, unprotected
 from exporter.shard import Shard
 from exporter.users import Admission, Users
-from exporter.webconfig import OPEN, load_web_config
+from exporter.webconfig import OPEN, WebConfig, load_web_config
 
 PASSWORD = "pass" + "word-1"
 HASH = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -197,6 +200,38 @@ async def test_guessing_passwords_is_bounded_and_holds_neither_the_loop_nor_the_
     assert answers.count(Admission.BUSY) == 100 - users.WAITING
     assert answers.count(Admission.NO) == users.WAITING
     known.close()
+
+
+async def test_who_waits_while_the_users_change_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(users, "_matches", lambda *_: go_on.wait(20))
+    known = Users({"scraper": HASH})
+    waiting = [asyncio.create_task(known.admits(basic("scraper", f"guess-{one}"))) for one in range(3)]
+    await asyncio.sleep(0)
+
+    known.retire()
+    later = await known.admits(basic("scraper", "later"))
+    go_on.set()
+
+    assert await asyncio.gather(*waiting) == [Admission.YES] * 3
+    assert later is Admission.BUSY
+
+
+async def test_a_protection_that_cannot_be_put_in_force_changes_nothing() -> None:
+    door = Door()
+    before = door.config
+
+    async def fails() -> None:
+        raise OSError(errno.EMFILE, "no file is left")
+
+    door.on_change = fails
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    secure = WebConfig(context=context, file=Path("web.yml"))
+    with pytest.raises(OSError, match="no file"):
+        await door.use(secure)
+
+    assert door.config is before
+    door.close()
 
 
 @pytest.mark.parametrize("password", ["x" * 100, "n\x00ul", "p\u00e4ss", "", "with:colon"])
