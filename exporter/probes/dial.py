@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from exporter.kinds import Tls
 from exporter.probes.certificate import ASK_WITHIN, ask_facts, tls_facts
 from exporter.probes.context import Context, Progress
 from exporter.probes.resolver import IpVersion, literal_version
@@ -22,6 +23,12 @@ class Secure:
 
     context: ssl.SSLContext
     server_name: str
+
+
+def secured(tls: Tls | None, host: str, context: Context) -> Secure:
+    """Return how TLS is spoken with *host*, unless *tls* names it in another way. Raises TlsFileError."""
+    tls = tls or Tls()
+    return Secure(context=context.tools.tls(tls), server_name=tls.server_name or host)
 
 
 class Opened(asyncio.Protocol):

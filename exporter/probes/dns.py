@@ -18,11 +18,10 @@ import dns.rdatatype
 import dns.rrset
 import re2
 
-from exporter.kinds import Tls
 from exporter.kinds.dns import DnsExpect, DnsProbe, Records
 from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Secure, allowed_address, dial_stream, preferred_version
+from exporter.probes.dial import allowed_address, dial_stream, preferred_version, secured
 
 ANSWER = Measure(name="dns_answer_rrs", help="Records in the answer section of the last answer.")
 AUTHORITY = Measure(name="dns_authority_rrs", help="Records in the authority section of the last answer.")
@@ -121,8 +120,7 @@ async def _exchange(
         return await _by_datagram(query, address, port, progress)
     secure = None
     if config.protocol == "tls":
-        tls = config.tls or Tls()
-        secure = Secure(context=context.tools.tls(tls), server_name=tls.server_name or host)
+        secure = secured(config.tls, host, context)
     reader, writer = await dial_stream(
         host, port, context=context, progress=progress, version=version, secure=secure
     )

@@ -17,7 +17,7 @@ import httptools
 
 from exporter.kinds.container import ContainerProbe
 from exporter.probes.context import Context, Progress
-from exporter.probes.dial import Secure, dial_stream, dial_unix
+from exporter.probes.dial import dial_stream, dial_unix, secured
 
 ANSWER_LIMIT = 512 * 1024
 _CHUNK = 16 * 1024
@@ -116,8 +116,7 @@ async def engine_of(config: ContainerProbe, context: Context, progress: Progress
     else:
         secure = None
         if config.tls is not None:
-            name = config.tls.server_name or place[0]
-            secure = Secure(context=context.tools.tls(config.tls), server_name=name)
+            secure = secured(config.tls, place[0], context)
         reader, writer = await dial_stream(*place, context=context, progress=progress, secure=secure)
     try:
         yield Engine(reader=reader, writer=writer)

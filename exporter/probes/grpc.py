@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from exporter.kinds.grpc import GrpcProbe
 from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Opened, Secure, dial, preferred_version
+from exporter.probes.dial import Opened, dial, preferred_version, secured
 
 CODE = Measure(name="grpc_status_code", help="Status code of the last call.")
 SERVING = Measure(
@@ -70,7 +70,7 @@ async def _look(config: GrpcProbe, context: Context, progress: Progress) -> None
     )
     secure = None
     if config.tls is not None:
-        secure = Secure(context=context.tools.tls(config.tls), server_name=config.tls.server_name or host)
+        secure = secured(config.tls, host, context)
     transport, _ = await dial(
         Opened, host, port, context=context, progress=progress, version=version, secure=secure
     )

@@ -19,7 +19,7 @@ from exporter.kinds.mysql import MysqlProbe
 from exporter.observation import Measure, Outcome, Reading, Reason, TlsFacts
 from exporter.probes import sql
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Secure, dial_stream, dial_unix, start_tls
+from exporter.probes.dial import Secure, dial_stream, dial_unix, secured, start_tls
 from exporter.probes.sql import RefusedError
 
 VALUE = Measure(name="mysql_query_value", help=sql.VALUE_HELP)
@@ -156,8 +156,7 @@ async def _begin(
     await session.greet()
     place = config.address()
     if tls is not None and place is not None:
-        secure = Secure(context=context.tools.tls(tls), server_name=tls.server_name or place[0])
-        await session.begin_tls(secure, progress)
+        await session.begin_tls(secured(tls, place[0], context), progress)
 
 
 async def _shown(config: MysqlProbe, context: Context) -> TlsFacts | None:

@@ -17,7 +17,7 @@ from exporter.kinds.postgres import PostgresProbe
 from exporter.observation import Measure, Outcome, Reading, Reason, TlsFacts
 from exporter.probes import sql
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Opened, Secure, dial, start_tls
+from exporter.probes.dial import Opened, dial, secured, start_tls
 from exporter.probes.sql import RefusedError
 
 VALUE = Measure(name="postgres_query_value", help=sql.VALUE_HELP)
@@ -208,8 +208,7 @@ async def _open(
         return transport
     try:
         await _ask_for_tls(transport, letter)
-        secure = Secure(context=context.tools.tls(tls), server_name=tls.server_name or place[0])
-        return await start_tls(transport, Opened(), secure, None, progress)
+        return await start_tls(transport, Opened(), secured(tls, place[0], context), None, progress)
     except BaseException:
         transport.abort()
         raise

@@ -13,11 +13,10 @@ from urllib.parse import unquote
 
 import hiredis
 
-from exporter.kinds import Tls
 from exporter.kinds.redis import RedisAccess
 from exporter.observation import Outcome, Reason
 from exporter.probes.context import Context, Progress, TlsFileError
-from exporter.probes.dial import Secure, dial_stream, dial_unix
+from exporter.probes.dial import Secure, dial_stream, dial_unix, secured
 from exporter.probes.own_files import OwnFileError, from_files, read_secret
 
 ANSWER_LIMIT = 64 * 1024
@@ -161,8 +160,7 @@ def _secure(config: RedisAccess, context: Context) -> Secure | None:
     place = config.address()
     if place is None or config.url().scheme != "rediss":
         return None
-    tls = config.tls or Tls()
-    return Secure(context=context.tools.tls(tls), server_name=tls.server_name or place[0])
+    return secured(config.tls, place[0], context)
 
 
 async def _connect(

@@ -9,7 +9,7 @@ from exporter.kinds.exchange import begins_tls
 from exporter.kinds.tcp import TcpProbe
 from exporter.observation import Outcome, TlsFacts
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Opened, Secure, dial, dial_stream, preferred_version
+from exporter.probes.dial import Opened, Secure, dial, dial_stream, preferred_version, secured
 
 _SHARE_FOR_FACTS = 0.25  # of the timeout
 
@@ -86,5 +86,4 @@ async def _shown(config: TcpProbe, context: Context) -> TlsFacts | None:
 
 
 def _secure(config: TcpProbe, context: Context) -> Secure:
-    tls = config.tls or Tls()
-    return Secure(context=context.tools.tls(tls), server_name=tls.server_name or config.address()[0])
+    return secured(config.tls, config.address()[0], context)

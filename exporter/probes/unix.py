@@ -7,7 +7,7 @@ import stat
 from exporter.kinds.unix import UnixProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.dial import Secure, dial_unix
+from exporter.probes.dial import dial_unix, secured
 
 
 async def probe(config: UnixProbe, context: Context) -> Outcome:
@@ -33,7 +33,7 @@ async def _open(config: UnixProbe, context: Context, progress: Progress) -> Outc
 
     secure = None
     if config.tls is not None:
-        secure = Secure(context=context.tools.tls(config.tls), server_name=config.tls.server_name or "")
+        secure = secured(config.tls, "", context)
     return await held(Talk(reader, writer, progress, secure), config.exchange)
 
 
