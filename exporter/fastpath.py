@@ -6,6 +6,7 @@ sent again every ``refresh``; when the exporter dies it ends by itself after thr
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -169,7 +170,7 @@ class _Sender:
             async with session.post(self._url, json=body, allow_redirects=False) as answer:
                 return None if answer.status == HTTPStatus.OK else f"status {answer.status}"
         except (aiohttp.ClientError, TimeoutError) as error:
-            return type(error).__name__
+            return _told(error)
 
     def _log(self, failure: str | None) -> None:
         """Log the change, not every post."""
@@ -192,3 +193,18 @@ class _Sender:
 
 def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+
+
+def _told(error: Exception) -> str:
+    """Say why nobody answered, in words."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate cannot be verified"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name leads to no address"
+        case aiohttp.ClientConnectorError() if error.os_error.errno:
+            return os.strerror(error.os_error.errno).lower()
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return type(error).__name__

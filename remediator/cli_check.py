@@ -195,8 +195,9 @@ def web_config_warnings(loaded: "Loaded") -> list[str]:
     wants += ["a password or a certificate"] if protection.authenticates else []
     message = (
         f"exporter.web_config: the port wants {' and '.join(wants)}, which the remediator (remediator"
-        f".exporter is {config.exporter_url}) and the Prometheus of soulfra up do not give, so nothing is repaired;"
-        " leave the port open on 127.0.0.1 for them, or point remediator.exporter at a way that is open to it"
+        f".exporter is {config.exporter_url}) and the Prometheus of soulfra up do not give, so nothing is"
+        " repaired; leave the port open on 127.0.0.1 for them, or point remediator.exporter at a way"
+        " that is open to it"
     )
     return [message]
 

@@ -369,3 +369,15 @@ async def test_one_of_several_services_is_published_because_its_peers_answer(
 )
 def test_alerts_go_where_the_configuration_says(config: dict[str, Any], expected: tuple[str, ...]) -> None:
     assert alertmanagers_of(WatchConfig.model_validate(config)) == expected
+
+
+async def test_an_alertmanager_that_is_not_there_is_told_in_words(
+    start: Callable[..., Any], free_port: Callable[[], int], until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start({"shop": http(free_port())}, alertmanagers=[f"http://127.0.0.1:{free_port()}"])
+
+    async def told() -> list[str]:
+        return [message for message in caplog.messages if "does not take alerts" in message]
+
+    [message] = await until(told)
+    assert message.endswith("does not take alerts: connection refused")
