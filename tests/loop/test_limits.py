@@ -31,7 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
     folder = tmp_path_factory.mktemp("limits")
 
     def add_hopeless(config: dict[str, Any]) -> None:
-        crasher, broken = free_ports(30)[-2:]
+        cramped, crasher, broken = free_ports(30)[-3:]
         (folder / "server.py").write_text(_SERVER, encoding="utf-8")
         config["services"]["crasher"] = _service(crasher, [sys.executable, "server.py", str(crasher), "2"])
         # Started once, this command is not there any more.
@@ -39,6 +39,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
         once.write_text(f'#!/bin/sh\nrm "$0"\nexec {sys.executable} server.py {broken}\n', encoding="utf-8")
         once.chmod(0o755)
         config["services"]["broken"] = _service(broken, [str(once)])
+        # It answers, and its disk will always be too full.
+        config["services"]["cramped"] = _service(cramped, [sys.executable, "server.py", str(cramped)])
+        disk = {"filesystem": str(folder), "name": "disk", "min_free": "100%"}
+        config["services"]["cramped"]["probes"].append(disk)
         config["demo"]["load"] = []
 
     config, _ = demo_config(add_hopeless)
@@ -170,3 +174,28 @@ def test_everything_ends_with_the_stack(tmp_path: Path) -> None:
 
     assert not [port for port in ports if listener(port)]
     assert "no process is left" in stack.output()
+
+
+def test_a_full_disk_is_told_to_people_and_restarts_nothing(stack: DemoStack) -> None:
+    def look() -> dict[str, Any] | None:
+        found = stack.errors("cramped")
+        return next((error for error in found if error["type"] == "disk_full"), None)
+
+    error = wait_until("a full disk told", look, 120)
+
+    assert error["attempts"] == 0
+    assert not [run for run in stack.api("runs", since="1h")["runs"] if run["service"] == "cramped"]
+
+
+def test_a_killed_service_recovers_though_its_disk_is_full(stack: DemoStack) -> None:
+    at = stack.kill("cramped")
+
+    def look() -> dict[str, Any] | None:
+        found = [one for one in stack.errors("cramped") if one["recoveredAt"] is not None]
+        return next(
+            (one for one in found if datetime.fromisoformat(one["recoveredAt"]).timestamp() > at), None
+        )
+
+    error = wait_until("cramped recovered", look, 40)
+
+    assert (error["type"], error["attempts"]) == ("service_down", 1)
