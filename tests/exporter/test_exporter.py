@@ -15,9 +15,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter import scheduler as scheduling
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.loading import load_config
+from exporter.scheduler import Scheduler
 
 Client = TestClient[Any, Any]
 Start = Callable[[Mapping[str, Any]], Awaitable[Client]]
@@ -200,20 +202,38 @@ async def test_a_check_of_nothing_or_of_too_much_is_400(start: Start, query: str
 
 
 async def test_concurrent_checks_share_one_run(
-    start: Start, serve: Callable[[int], Any], free_port: Callable[[], int], until: Any
+    start: Start, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = free_port()
-    serve(port)
-    client = await start(
-        {"services": {"shop": {"probes": shop(port)["probes"]}}, "exporter": {"interval": "60s"}}
-    )
-    await until(status_is(client, "shop", "up"))
-    name = 'soulfra_probe_attempts_total{target="shop",probe="http"}'
-    before = (await metrics(client))[name]
+    connections, asked = 0, 0
+    go_on = asyncio.Event()
+    check = Scheduler.check
 
-    await asyncio.gather(*(get(client, "/check?target=shop") for _ in range(20)))
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections > 1:
+            await go_on.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
 
-    assert (await metrics(client))[name] - before <= 3
+    async def counted(scheduler: Scheduler, *given: Any, **named: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await check(scheduler, *given, **named)
+
+    monkeypatch.setattr(Scheduler, "check", counted)
+    monkeypatch.setattr(scheduling, "JOIN_WITHIN", 60.0)  # however slow the machine is
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        probes = shop(server.sockets[0].getsockname()[1])["probes"]
+        section = {"interval": "60s", "timeout": "30s"}
+        client = await start({"services": {"shop": {"probes": probes}}, "exporter": section})
+        await until(status_is(client, "shop", "up"))
+        checks = [asyncio.create_task(get(client, "/check?target=shop")) for _ in range(20)]
+        await until(lambda: asked == 20 and connections == 2)
+        go_on.set()
+        await asyncio.gather(*checks)
+
+    assert connections == 2
 
 
 def lint(promtool: str, text: str) -> tuple[int, bytes, bytes]:
