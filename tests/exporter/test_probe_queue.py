@@ -26,6 +26,26 @@ SECRET = "open" + "sesame"  # built from pieces
 Until = Callable[..., Awaitable[object]]
 
 
+class Clock:
+    """The probe's clock, which a test moves on instead of waiting."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def pass_by(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(queue, "monotonic", clock)
+    return clock
+
+
 @pytest.fixture
 async def port(
     launch: Callable[..., Any],
@@ -117,47 +137,49 @@ async def test_an_item_without_a_time_is_no_evidence_where_the_age_is_judged(loo
 
 
 async def test_a_list_that_moves_is_not_stuck_and_one_that_rests_is(
-    look: Look, client: Any, until: Until
+    look: Look, client: Any, clock: Clock, until: Until
 ) -> None:
     await client.lpush("jobs", *(f"job-{number}" for number in range(20)))
 
     for _ in range(5):
-        assert (await look(stuck_after="200ms")).reason is None
-        await asyncio.sleep(0.06)
+        assert (await look(stuck_after="200s")).reason is None
+        clock.pass_by(60)
         await client.rpop("jobs")
 
     async def stuck() -> Outcome | None:
-        seen = await look(stuck_after="200ms")
+        clock.pass_by(10)
+        seen = await look(stuck_after="200s")
         return seen if seen.reason is Reason.STUCK else None
 
     seen = await until(stuck)
     assert isinstance(seen, Outcome)
     assert seen.detail.startswith("15 waiting and nothing has moved for ")
     await client.rpop("jobs")
-    assert (await look(stuck_after="200ms")).reason is None
+    assert (await look(stuck_after="200s")).reason is None
 
 
-async def test_new_items_alone_are_no_progress(look: Look, client: Any, until: Until) -> None:
+async def test_new_items_alone_are_no_progress(look: Look, client: Any, clock: Clock, until: Until) -> None:
     await client.lpush("jobs", "first")
 
     async def stuck() -> bool:
+        clock.pass_by(10)
         await client.lpush("jobs", "another")
-        return (await look(stuck_after="200ms")).reason is Reason.STUCK
+        return (await look(stuck_after="200s")).reason is Reason.STUCK
 
     await until(stuck)
 
 
 async def test_a_counter_of_the_workers_is_progress_even_if_the_items_are_alike(
-    look: Look, client: Any
+    look: Look, client: Any, clock: Clock
 ) -> None:
     await client.lpush("jobs", "same", "same")
-    config = {"stuck_after": "100ms", "processed": {"key": "stats", "field": "done"}}
+    config = {"stuck_after": "100s", "processed": {"key": "stats", "field": "done"}}
 
     for done in range(5):
         await client.hset("stats", "done", done)
         outcome = await look(**config)
         assert (outcome.reason, values(outcome)) == (None, {"length": 2, "processed": done})
-        await asyncio.sleep(0.06)
+        clock.pass_by(60)
 
 
 async def test_a_counter_may_be_a_key_and_one_that_is_missing_is_left_out(look: Look, client: Any) -> None:
@@ -170,30 +192,33 @@ async def test_a_counter_may_be_a_key_and_one_that_is_missing_is_left_out(look: 
     assert [values(seen).get("processed") for seen in (missing, there, strange)] == [None, 7, None]
 
 
-async def test_who_could_not_look_does_not_say_that_nothing_moved(look: Look, client: Any) -> None:
+async def test_who_could_not_look_does_not_say_that_nothing_moved(
+    look: Look, client: Any, clock: Clock
+) -> None:
     await client.lpush("jobs", "first")
-    await look(stuck_after="100ms")
+    await look(stuck_after="100s")
     await client.config_set("requirepass", SECRET)
-    assert (await look(stuck_after="100ms")).reason is Reason.AUTH
+    assert (await look(stuck_after="100s")).reason is Reason.AUTH
     await client.config_set("requirepass", "")
-    await asyncio.sleep(0.12)
+    clock.pass_by(120)
 
-    assert (await look(stuck_after="100ms")).reason is None
+    assert (await look(stuck_after="100s")).reason is None
 
 
 async def test_a_sorted_set_may_have_its_time_as_score_and_what_is_not_due_is_not_stuck(
-    look: Look, client: Any, until: Until
+    look: Look, client: Any, clock: Clock, until: Until
 ) -> None:
     due = time.time() + 1000
     await client.zadd("jobs", {"later": due})
-    config = {"type": "zset", "time": "score", "stuck_after": "50ms", "max_age": "1h"}
+    config = {"type": "zset", "time": "score", "stuck_after": "50s", "max_age": "1h"}
 
     await look(**config)
-    await asyncio.sleep(0.06)
+    clock.pass_by(60)
     waiting = await look(**config)
     await client.zadd("jobs", {"earlier": time.time() - 10})
 
     async def stuck() -> bool:
+        clock.pass_by(10)
         return (await look(**config)).reason is Reason.STUCK
 
     assert (waiting.reason, values(waiting)) == (None, {"length": 1, OLDEST: pytest.approx(due)})
@@ -244,21 +269,22 @@ async def test_a_group_of_a_stream_tells_what_waits_and_what_was_acknowledged(
 
 
 async def test_a_worker_that_takes_entries_and_acknowledges_none_is_stuck(
-    look: Look, client: Any, until: Until
+    look: Look, client: Any, clock: Clock, until: Until
 ) -> None:
     for number in range(50):
         await client.xadd("jobs", {"job": number})
     await client.xgroup_create("jobs", "workers", id="0")
 
     async def stuck() -> bool:
+        clock.pass_by(10)
         await client.xreadgroup("workers", "one", {"jobs": ">"}, count=1)
-        return (await look(type="stream", group="workers", stuck_after="150ms")).reason is Reason.STUCK
+        return (await look(type="stream", group="workers", stuck_after="150s")).reason is Reason.STUCK
 
     await until(stuck)
 
 
 async def test_one_entry_that_nobody_acknowledges_does_not_hide_that_the_others_move(
-    look: Look, client: Any
+    look: Look, client: Any, clock: Clock
 ) -> None:
     for number in range(10):
         await client.xadd("jobs", {"job": number})
@@ -268,8 +294,8 @@ async def test_one_entry_that_nobody_acknowledges_does_not_hide_that_the_others_
     for _ in range(5):
         taken = await client.xreadgroup("workers", "one", {"jobs": ">"}, count=1)
         await client.xack("jobs", "workers", taken[0][1][0][0])
-        assert (await look(type="stream", group="workers", stuck_after="100ms")).reason is None
-        await asyncio.sleep(0.05)
+        assert (await look(type="stream", group="workers", stuck_after="100s")).reason is None
+        clock.pass_by(50)
 
 
 async def test_what_a_stream_cannot_know_is_left_out_and_a_limit_of_it_not_judged(
