@@ -30,6 +30,7 @@ from exporter.state import ProbeState, ServiceState, Settings, Transition, World
 
 BATCH = 4
 LONGEST_TICK = 0.02  # seconds
+FIRST_APART = 0.002  # seconds between the first runs of new probes
 JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
 LAG_EVERY = 0.05  # seconds; a blocked loop is seen but for so much
 LAG_KEPT = 200
@@ -182,8 +183,8 @@ class Scheduler:
         self._tick = _tick(plan.settings.interval for plan in plans.values())
         fresh = [self._add(key, plan) for key, plan in plans.items() if key not in self._entries]
         transitions = self._lay_out(config)
-        for entry in fresh:
-            self._begin(entry)
+        for place, entry in enumerate(fresh):
+            self._begin(entry, min(FIRST_APART, entry.plan.settings.interval / len(fresh)) * place)
         for transition in transitions:
             self._on_transition(transition)
 
@@ -326,10 +327,10 @@ class Scheduler:
             state.process = known.process if service.process is not None else None
         return state
 
-    def _begin(self, entry: Entry) -> None:
-        """Run *entry* for the first time: at once, so that the state is known soon after the start."""
-        entry.due = monotonic()
-        entry.timer = asyncio.get_running_loop().call_later(0, self._fire, entry)
+    def _begin(self, entry: Entry, delay: float) -> None:
+        """Run *entry* for the first time: soon, but not a thousand at once, who would slow each other."""
+        entry.due = monotonic() + delay
+        entry.timer = asyncio.get_running_loop().call_later(delay, self._fire, entry)
 
     def _fire(self, entry: Entry) -> None:
         """Run *entry* because its time has come."""
