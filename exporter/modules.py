@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from exporter.fields import Duration, Strict, header_text
+from exporter.kinds import KEY_ALONE, check_handshake
 from exporter.kinds.patterns import Re2
 
 _UNITS = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -77,6 +78,9 @@ class Part(Strict):
                 yield f"{key}: {_UNSUPPORTED[key]}"
 
 
+TLS_VERSIONS = {"TLS10": "1.0", "TLS11": "1.1", "TLS12": "1.2", "TLS13": "1.3"}
+
+
 class TlsConfig(Part):
     """How a TLS peer is checked, and what it is shown."""
 
@@ -90,6 +94,13 @@ class TlsConfig(Part):
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+
+    @model_validator(mode="after")
+    def _leads_to_a_handshake(self) -> Self:
+        check_handshake(TLS_VERSIONS.get(self.min_version or ""), TLS_VERSIONS.get(self.max_version or ""))
+        if self.key_file and not self.cert_file and not self.cert:
+            raise ValueError(KEY_ALONE)
+        return self
 
 
 class BasicAuth(Part):
@@ -176,7 +187,7 @@ class HttpModule(Choice):
     proxy_from_environment: bool = False
     no_proxy: str | None = None
     proxy_connect_header: Any = None
-    skip_resolve_phase_with_proxy: bool = False
+    skip_resolve_phase_with_proxy: bool = False  # always so here: a proxy resolves names
     enable_http2: bool | None = None
     enable_http3: bool = False
 

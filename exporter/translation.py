@@ -7,7 +7,7 @@ from pydantic import PlainValidator, ValidationError
 
 from exporter.fields import Strict
 from exporter.kinds import ProbeBase, Tls, model_of
-from exporter.modules import Choice, HeaderMatch, HttpModule, Module, Records, TlsConfig
+from exporter.modules import TLS_VERSIONS, Choice, HeaderMatch, HttpModule, Module, Records, TlsConfig
 
 REDIRECTS = 10
 BODY_LIMIT = 16 * 1024 * 1024
@@ -211,13 +211,11 @@ def _tls(config: TlsConfig) -> Tls:
             "server_name": config.server_name or None,
             "cert_file": config.cert_file or None,
             "key_file": config.key_file or None,
-            "min_version": _TLS_VERSIONS.get(config.min_version or ""),
-            "max_version": _TLS_VERSIONS.get(config.max_version or ""),
+            "min_version": TLS_VERSIONS.get(config.min_version or ""),
+            "max_version": TLS_VERSIONS.get(config.max_version or ""),
         }
     )
 
-
-_TLS_VERSIONS = {"TLS10": "1.0", "TLS11": "1.1", "TLS12": "1.2", "TLS13": "1.3"}
 
 _TRANSLATE: dict[str, Callable[[Module, str], ProbeBase]] = {
     "http": _http,

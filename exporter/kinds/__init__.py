@@ -65,6 +65,7 @@ class IpChoice(Strict):
 
 
 _LOWEST_TLS = "1.2"  # where the configuration names none
+KEY_ALONE = "key_file needs cert_file, the certificate that goes with it"
 
 
 class Tls(Strict):
@@ -80,15 +81,19 @@ class Tls(Strict):
 
     @model_validator(mode="after")
     def _leads_to_a_handshake(self) -> Self:
-        lowest = self.min_version or _LOWEST_TLS
-        if self.max_version is not None and self.max_version < lowest:
-            raise ValueError(
-                f"max_version {self.max_version} is below min_version, which is {lowest}"
-                f"{'' if self.min_version else ' where none is given'}: no handshake could succeed"
-            )
+        check_handshake(self.min_version, self.max_version)
         if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file needs cert_file, the certificate that goes with it")
+            raise ValueError(KEY_ALONE)
         return self
+
+
+def check_handshake(lowest: str | None, highest: str | None) -> None:
+    """Raise ValueError when no version of TLS, such as 1.2, is between *lowest* and *highest*."""
+    if highest is not None and highest < (lowest or _LOWEST_TLS):
+        raise ValueError(
+            f"max_version {highest} is below min_version, which is {lowest or _LOWEST_TLS}"
+            f"{'' if lowest else ' where none is given'}: no handshake could succeed"
+        )
 
 
 def read_probe(value: object) -> ProbeBase:

@@ -20,6 +20,7 @@ from exporter.translation import ModulesFile, TargetError, probe_of, read_module
 
 Load = Callable[..., WatchConfig]
 TOKEN = "token-" + "abc-1"
+NO_HANDSHAKE = "no handshake could succeed"
 
 
 @pytest.fixture
@@ -114,6 +115,16 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
             "http",
             "basic_auth: {username: a, password: b, password_file: c}",
             ".http.basic_auth: write password or password_file, not both",
+        ),
+        (
+            "http",
+            "tls_config: {min_version: TLS13, max_version: TLS10}",
+            f".http.tls_config: max_version 1.0 is below min_version, which is 1.3: {NO_HANDSHAKE}",
+        ),
+        (
+            "tcp",
+            "tls_config: {key_file: a.key}",
+            ".tcp.tls_config: key_file needs cert_file, the certificate that goes with it",
         ),
         (
             "http",
