@@ -22,7 +22,7 @@ from exporter.probing import Prober
 from exporter.publisher import Publisher
 from exporter.scheduler import Scheduler
 from exporter.scrape import Scrapes
-from exporter.serving import NO_OVERRIDES, Overrides, unprotected
+from exporter.serving import NO_OVERRIDES, Overrides, note_request, unprotected
 from exporter.state import WorldState
 from exporter.streaming import stream
 from exporter.webconfig import OPEN, WebConfig, load_web_config
@@ -193,7 +193,7 @@ EXPORTER = web.AppKey("EXPORTER", Exporter)
 
 def make_app(exporter: Exporter) -> web.Application:
     """Return the HTTP interface of *exporter*."""
-    app = web.Application(middlewares=[_count_faults, authenticate, refuse_foreign])
+    app = web.Application(middlewares=[_count_faults, note_request, authenticate, refuse_foreign])
     app[EXPORTER] = exporter
     app[DOOR] = exporter.door
     app.on_response_prepare.append(add_headers)

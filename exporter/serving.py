@@ -4,10 +4,12 @@ import asyncio
 import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 from aiohttp import web
 
@@ -20,7 +22,9 @@ from exporter.webconfig import WebConfig
 LOOK_EVERY = 2.0  # seconds between looks at the files of the web configuration
 BACKLOG = 128
 CONNECTIONS = 512  # at once
+CONNECTIONS_OF_ONE = 128  # at once from one address of another machine
 HANDSHAKE_LIMIT = 10.0
+HEAD_WITHIN = 10.0  # seconds from connecting to a whole first request
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class Listener:
 
     def __init__(self, app: web.Application, address: str, door: Door) -> None:
         self._runner = web.AppRunner(app, access_log=None)
+        self._peers: Counter[str] = Counter()  # open connections by the address they come from
         self._address = address
         self._door = door
         self._socket: socket.socket | None = None
@@ -106,8 +111,7 @@ class Listener:
         server = self._runner.server
         if server is None or len(server.connections) >= CONNECTIONS:
             return _Refused()
-        # The types do not know that None, which AppRunner takes, means no log of requests.
-        return _Requests(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        return _Requests(server, self._peers)
 
     async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
         tried = self._door.config.signature
@@ -122,9 +126,40 @@ class Listener:
 
 
 class _Requests(web.RequestHandler):
-    """Answers what is no HTTP briefly: anybody who reaches the port can send it, as often as they like."""
+    """Speaks HTTP with one peer, and is brief with those who take connections or send rubbish."""
 
-    __slots__ = ()
+    __slots__ = ("_head", "_peer", "_peers")
+
+    def __init__(self, server: web.Server, peers: Counter[str]) -> None:
+        # The types do not know that None, which AppRunner takes, means no log of requests.
+        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        self._peers = peers
+        self._peer = ""
+        self._head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the peer a while to say what it wants, unless it holds too many connections already."""
+        super().connection_made(transport)
+        self._peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._peers[self._peer] += 1
+        if self._peers[self._peer] > CONNECTIONS_OF_ONE and not is_loopback(self._peer):
+            _hang_up(transport)
+            return
+        self._head = asyncio.get_running_loop().call_later(HEAD_WITHIN, _hang_up, transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count the peer's connection no more."""
+        self.heard()
+        self._peers[self._peer] -= 1
+        if not self._peers[self._peer]:
+            del self._peers[self._peer]
+        super().connection_lost(exc)
+
+    def heard(self) -> None:
+        """Wait for no first request any more: it has come, or nobody is there to send one."""
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
     def handle_error(
         self,
@@ -142,12 +177,26 @@ class _Requests(web.RequestHandler):
         return answer
 
 
+@web.middleware
+async def note_request(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Let the connection know that its first request has come in whole."""
+    if isinstance(request.protocol, _Requests):
+        request.protocol.heard()
+    return await handler(request)
+
+
 class _Refused(asyncio.Protocol):
     """Hangs up: open connections must not take the files from the probes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
+        _hang_up(transport)
+
+
+def _hang_up(transport: asyncio.BaseTransport) -> None:
+    # Every transport of a stream can; that of uvloop is not of the class that says so.
+    cast("asyncio.WriteTransport", transport).abort()
 
 
 async def _bound(address: str) -> socket.socket:

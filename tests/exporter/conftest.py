@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from exporter import fastpath
 from exporter.config import ALERTMANAGER_LISTEN
@@ -23,6 +24,11 @@ DEADLINE = 15.0
 
 Launch = Callable[..., "subprocess.Popen[bytes]"]
 Until = Callable[..., Awaitable[object]]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every test on the loop of production: others differ in transports, timers and errors."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

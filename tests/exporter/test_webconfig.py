@@ -302,12 +302,57 @@ async def test_connections_that_say_nothing_are_bounded(
 
     with pytest.raises(aiohttp.ClientError):
         await running.get()
+    over, over_writer = await asyncio.open_connection(host, int(port))
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(over.read(), 5) == b""
 
-    for _, writer in silent:
+    for _, writer in [*silent, (over, over_writer)]:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionResetError):
+            await writer.wait_closed()
     await until(lambda: server is not None and not server.connections)
     assert (await running.get())[0] == 200
+
+
+async def test_who_says_nothing_or_drips_is_hung_up_on_and_who_has_asked_is_not(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "HEAD_WITHIN", 0.2)
+    await running.start({})
+    host, _, port = running.address.partition(":")
+    silent, silent_writer = await asyncio.open_connection(host, int(port))
+    dripping, dripping_writer = await asyncio.open_connection(host, int(port))
+    dripping_writer.write(b"GET /-/healthy HT")
+    asking, asking_writer = await asyncio.open_connection(host, int(port))
+    asking_writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+    for reader in (silent, dripping):
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert b" 200 " in await asyncio.wait_for(asking.readline(), 5)
+    asking_writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert b" 200 " in await asyncio.wait_for(asking.read(), 5)
+
+    for writer in (silent_writer, dripping_writer, asking_writer):
+        writer.close()
+
+
+async def test_one_peer_cannot_take_all_connections(
+    running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS_OF_ONE", 2)
+    monkeypatch.setattr(serving, "is_loopback", lambda host: host != "127.0.0.9")
+    await running.start({})
+    host, _, port = running.address.partition(":")
+    greedy = [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.9", 0)) for _ in range(3)]
+
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(greedy[2][0].read(), 5) == b""
+    assert (await running.get())[0] == 200
+
+    for _, writer in greedy:
+        writer.close()
+    await until(lambda: "127.0.0.9" not in running.listener._peers)
 
 
 async def test_old_tls_and_plain_text_get_no_answer(
