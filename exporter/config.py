@@ -6,14 +6,14 @@ models extend ``WatchConfig``. ``exporter.loading`` reads files into them.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     field_validator,
 )
@@ -30,10 +30,10 @@ from exporter.fields import (
     Strict,
     Url,
 )
-from exporter.gate import Entry
+from exporter.gate import OPEN, Gate
 from exporter.kinds import AnyProbe, ProbeBase
 from exporter.kinds.process import ProcessProbe
-from exporter.sources import Source
+from exporter.sources import AllowList, Source
 from exporter.template import Target, fill, labels_in, templates
 
 
@@ -61,6 +61,17 @@ class Service(Strict):
     auto_restart: bool = True  # false: a restart asks a person first
     logs: tuple[str, ...] = ()  # files whose tails are evidence
     hooks: Mapping[Name, Url] = {}  # addresses the service offers for repairs, for example reconnect_redis
+    _gate: Gate = PrivateAttr(default=OPEN)
+
+    @property
+    def gate(self) -> Gate:
+        """Where its probes may go: anywhere, unless others named its address."""
+        return self._gate
+
+    def named_by_others(self, gate: Gate) -> Self:
+        """Let its probes go only where *gate* is open."""
+        self._gate = gate
+        return self
 
     def all_probes(self) -> tuple[tuple[str, ProbeBase], ...]:
         """Every probe of the service with its unique name, the process probe last."""
@@ -104,11 +115,6 @@ ALERTMANAGER_LISTEN = "127.0.0.1:9093"
 """Where Alertmanager is when nothing else is said; of the exporter and of the stack alike."""
 
 
-def _allowed(text: str) -> str:
-    Entry.parse(text)
-    return text
-
-
 def _read_module(value: object) -> object:
     from exporter.translation import read_module  # noqa: PLC0415 - costs memory; few use modules
 
@@ -150,9 +156,7 @@ class ExporterSection(Strict):
     blind: Blind = Blind()
     web_config: str | None = None  # a web-config.yml as of Prometheus's exporters, relative to this file
     shard: ShardText = "0/1"  # watch this part of the services only
-    allow_targets: tuple[
-        Annotated[str, AfterValidator(_allowed)], ...
-    ] = ()  # places that /probe may be sent to
+    allow_targets: AllowList = ()  # places that /probe may be sent to
     modules_file: str | None = None  # a blackbox.yml, relative to the folder of this file
     modules: Mapping[str, Annotated[Any, PlainValidator(_read_module)]] = {}  # as in a blackbox.yml
 

@@ -15,6 +15,7 @@ import yaml
 from exporter.config import Service
 from exporter.document import LOADER, check_depth
 from exporter.fields import NAME
+from exporter.gate import Gate
 from exporter.template import MissingLabelError, Target, fill, gets_holes, templates
 
 TARGETS_LIMIT = 10_000  # of one source
@@ -136,11 +137,17 @@ def _is_text(value: object) -> bool:
 
 
 def services_of(
-    targets: Iterable[Target], template: Mapping[str, Any], taken: Iterable[str], before: Made = NOTHING
+    targets: Iterable[Target],
+    template: Mapping[str, Any],
+    taken: Iterable[str],
+    before: Made = NOTHING,
+    *,
+    gate: Gate,
 ) -> Made:
     """Make a service of each target; what does not become a valid one is skipped and counted.
 
-    What was made *before*, with the same template, is taken over: thousands of targets seldom all change.
+    Their probes go where *gate* is open. What was made *before*, with the same template and gate, is taken
+    over: thousands of targets seldom all change.
     """
     services: dict[str, Service] = {}
     known: dict[tuple[object, ...], tuple[str, Service]] = {}
@@ -149,7 +156,7 @@ def services_of(
     names = set(taken)
     for target in targets:
         try:
-            made = before.known.get(target.identity) or _service_of(target, template)
+            made = before.known.get(target.identity) or _service_of(target, template, gate)
         except ValueError as error:
             skip = Skip.LABEL if isinstance(error, MissingLabelError) else Skip.INVALID
             text = str(error)
@@ -165,7 +172,7 @@ def services_of(
     return Made(services=services, skipped=skipped, example=example, known=known)
 
 
-def _service_of(target: Target, template: Mapping[str, Any]) -> tuple[str, Service]:
+def _service_of(target: Target, template: Mapping[str, Any], gate: Gate) -> tuple[str, Service]:
     values = fill({"name": "{{ address }}", **template}, target)
     name = name_of(values.pop("name"))
     steps = [probe for probe in template.get("probes", ()) if "steps" in probe]
@@ -173,7 +180,7 @@ def _service_of(target: Target, template: Mapping[str, Any]) -> tuple[str, Servi
         raise ValueError("one of its values has {{ in it, which would be read as a captured value")
     if any(str(value).startswith("unix:") for probe in values.get("probes", ()) for value in probe.values()):
         raise ValueError("a place on this machine is not for others to choose")
-    return name, Service.model_validate(values)
+    return name, Service.model_validate(values).named_by_others(gate)
 
 
 def name_of(text: str) -> str:

@@ -159,7 +159,8 @@ def _made(sources: list[_Source], configured: frozenset[str]) -> list[Made]:
     taken = set(configured)
     made = []
     for source in sources:
-        services = services_of(source.found.targets, source.config.service, taken, source.made)
+        gate = source.config.gate(source.name)
+        services = services_of(source.found.targets, source.config.service, taken, source.made, gate=gate)
         taken |= services.services.keys()
         made.append(services)
     return made

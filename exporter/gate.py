@@ -6,8 +6,9 @@ docs/blackbox.md has the rule in the words of those who write the allow-list.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
@@ -17,27 +18,48 @@ Network = IPv4Network | IPv6Network
 
 LAST_PORT = 65535
 
-GUARDED: tuple[Network, ...] = tuple(
-    ip_network(text)
-    for text in (
-        "0.0.0.0/8",  # this machine, by another name
-        "127.0.0.0/8",
-        "169.254.0.0/16",  # link-local, and with it the metadata of most clouds
-        "100.100.100.200/32",  # metadata of Alibaba Cloud
-        "168.63.129.16/32",  # Azure's host, at a public address
-        "192.0.0.192/32",  # metadata of Oracle Cloud Classic
-        "224.0.0.0/3",  # multicast, reserved, broadcast
-        "::/127",  # unspecified and loopback
-        "fe80::/10",
-        "fd00:ec2::/32",  # metadata of AWS, and its name and time servers
-        "fd20:ce::/32",  # metadata of Google Cloud
-        "ff00::/8",
+
+class Zone(StrEnum):
+    """What an address is that nobody should reach unless it is meant, in the words of a detail."""
+
+    THIS_MACHINE = "of this machine"
+    LINK_LOCAL = "link-local, or a cloud's for its metadata"
+    MANY = "for multicast, or reserved"
+    TRANSLATED = "an IPv4 address that only a local translator knows"
+
+
+_ZONES: Mapping[Network, Zone] = {
+    ip_network(text): zone
+    for text, zone in (
+        ("0.0.0.0/8", Zone.THIS_MACHINE),  # by another name
+        ("127.0.0.0/8", Zone.THIS_MACHINE),
+        ("169.254.0.0/16", Zone.LINK_LOCAL),  # and with it the metadata of most clouds
+        ("100.100.100.200/32", Zone.LINK_LOCAL),  # metadata of Alibaba Cloud
+        ("168.63.129.16/32", Zone.LINK_LOCAL),  # Azure's host, at a public address
+        ("192.0.0.192/32", Zone.LINK_LOCAL),  # metadata of Oracle Cloud Classic
+        ("224.0.0.0/3", Zone.MANY),  # multicast, reserved, broadcast
+        ("::/127", Zone.THIS_MACHINE),  # unspecified and loopback
+        ("fe80::/10", Zone.LINK_LOCAL),
+        ("fd00:ec2::/32", Zone.LINK_LOCAL),  # metadata of AWS, and its name and time servers
+        ("fd20:ce::/32", Zone.LINK_LOCAL),  # metadata of Google Cloud
+        ("ff00::/8", Zone.MANY),
+        ("64:ff9b:1::/48", Zone.TRANSLATED),  # where the IPv4 address stands in it is the translator's choice
     )
-)
+}
+GUARDED: tuple[Network, ...] = tuple(_ZONES)
 """Opened only by an entry that lies within one of these: 0.0.0.0/0 opens none of them."""
 
-_NAT64 = IPv6Network("64:ff9b::/96")
+ANYWHERE_ELSE = ("*", "0.0.0.0/0", "::/0")
+"""The allow-list that opens everything but what is guarded."""
+
 _COMPATIBLE = IPv6Network("::/96")
+_EMBEDDING = (
+    IPv6Network("64:ff9b::/96"),  # NAT64
+    IPv6Network("64:ff9b:1::/96"),  # NAT64 of one's own, where it is written in the usual way
+    IPv6Network("::ffff:0:0:0/96"),  # SIIT
+)
+"""Networks whose last 32 bits are an IPv4 address that the packets reach."""
+_PUBLIC = IPv6Network("2000::/3")
 _ENTRY = re.compile(
     r"(?a)^(?:\[(?P<bracketed>[^\]]+)\]|(?P<plain>[^:\[\]]+))(?::(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?)?$"
 )
@@ -94,9 +116,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The entries that open places; None means any place."""
+    """The entries that open places; None means any place that the configuration names itself.
+
+    Where a peer redirects to is not such a place: without entries it may be anywhere but in a guarded
+    zone, unless the peer is in that zone too.
+    """
 
     entries: tuple[Entry, ...] | None = None
+    where: str = LIST  # the key of the list, for people
+    redirected: bool = False
+    zone: Zone | None = None  # of the peer that redirects
+
+    def after_redirect(self, address: str) -> "Gate":
+        """Return the gate for where a peer at *address* leads to; empty: it is not known."""
+        return replace(self, redirected=True, zone=zone_of(judged(address)) if address else None)
 
     def check(self, host: str, address: str, port: int) -> None:
         """Raise ForbiddenAddressError unless *address*, to which *host* leads, is open.
@@ -104,15 +137,24 @@ class Gate:
         An entry for addresses opens them whatever the name; one for names opens public addresses only.
         """
         if self.entries is None:
+            self._check_redirect(host, address, port)
             return
         ip = judged(address)
         if any(entry.opens_address(ip, port) for entry in self.entries):
             return
         if not self.knows_name(host, port):
-            raise ForbiddenAddressError(f"{host}, port {port}, is not in {LIST}")
+            raise ForbiddenAddressError(f"{host}, port {port}, is not in {self.where}")
         if not is_public(ip):
             inside = "an address that is neither public nor"
-            raise ForbiddenAddressError(f"{host}, port {port}, leads to {inside} in {LIST}")
+            raise ForbiddenAddressError(f"{host}, port {port}, leads to {inside} in {self.where}")
+
+    def _check_redirect(self, host: str, address: str, port: int) -> None:
+        zone = zone_of(judged(address)) if self.redirected else None
+        if zone is not None and zone is not self.zone:
+            raise ForbiddenAddressError(
+                f"a redirect leads to {host}, port {port}, an address that is {zone}: only the configuration"
+                " may name it"
+            )
 
     def admit(self, host: str, port: int) -> None:
         """Raise ForbiddenAddressError when no entry could open *host*, wherever its name leads."""
@@ -122,7 +164,7 @@ class Gate:
         if _is_literal(name):
             self.check(name, name, port)
         elif not self.knows_name(host, port) and all(entry.network is None for entry in self.entries):
-            raise ForbiddenAddressError(f"{host}, port {port}, is not in {LIST}")
+            raise ForbiddenAddressError(f"{host}, port {port}, is not in {self.where}")
 
     def knows_name(self, host: str, port: int) -> bool:
         """Whether an entry for names allows *host*. Addresses, however they are written, are no names."""
@@ -140,14 +182,20 @@ def judged(address: str) -> Ip:
     if isinstance(ip, IPv4Address):
         return ip
     inner = ip.ipv4_mapped or ip.sixtofour
-    if inner is None and (ip in _NAT64 or (ip in _COMPATIBLE and int(ip) > 1)):
+    if inner is None and (any(ip in net for net in _EMBEDDING) or (ip in _COMPATIBLE and int(ip) > 1)):
         inner = IPv4Address(int(ip) & 0xFFFFFFFF)
     return inner or ip
 
 
 def is_public(ip: Ip) -> bool:
     """Whether *ip* is an ordinary address of the internet."""
-    return ip.is_global and not any(ip in guard for guard in GUARDED)
+    usual = isinstance(ip, IPv4Address) or ip in _PUBLIC  # Python takes what nobody has assigned for global
+    return usual and ip.is_global and zone_of(ip) is None
+
+
+def zone_of(ip: Ip) -> Zone | None:
+    """Return the guarded zone that *ip* is in, or None."""
+    return next((zone for network, zone in _ZONES.items() if ip in network), None)
 
 
 def _split(text: str) -> tuple[str, int, int]:
@@ -185,9 +233,15 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-def gate_of(entries: Iterable[str]) -> Gate:
-    """Return the gate of an allow-list. Raises ValueError for a line that cannot be read."""
-    return Gate(tuple(Entry.parse(entry) for entry in entries))
+def gate_of(entries: Iterable[str], where: str = LIST) -> Gate:
+    """Return the gate of an allow-list, the key *where*. Raises ValueError for a line that cannot be read."""
+    return Gate(tuple(Entry.parse(entry) for entry in entries), where)
+
+
+def readable_entry(text: str) -> str:
+    """Return *text* when it is a line of an allow-list. Raises ValueError that says how to write it."""
+    Entry.parse(text)
+    return text
 
 
 OPEN = Gate()

@@ -20,7 +20,7 @@ from exporter.blackbox import Probed, blackbox_families
 from exporter.config import ExporterSection, WatchConfig
 from exporter.counters import Counters
 from exporter.exposition import render
-from exporter.gate import OPEN, ForbiddenAddressError, Gate, gate_of
+from exporter.gate import ForbiddenAddressError, Gate, gate_of
 from exporter.history import History
 from exporter.kinds import ProbeBase
 from exporter.limits import concurrency_for
@@ -138,11 +138,14 @@ class Prober:
 
     def _of_service(self, target: str, limit: float) -> Question:
         section = self._config.exporter
+        service = self._config.services[target]
         probes = {
             name: (probe, min(settings_of(probe, section).timeout, limit))
-            for name, probe in self._config.services[target].all_probes()
+            for name, probe in service.all_probes()
         }
-        return Question(target=target, module_name="", module=None, probes=probes, gate=OPEN, limit=limit)
+        return Question(
+            target=target, module_name="", module=None, probes=probes, gate=service.gate, limit=limit
+        )
 
     def _of_module(self, name: str, target: str, hostname: str, limit: float) -> Question:
         module = self._config.exporter.modules.get(name)

@@ -17,6 +17,7 @@ from zlib import crc32
 
 from exporter.config import ExporterSection, Integration, Service, WatchConfig
 from exporter.counters import Counters
+from exporter.gate import OPEN, Gate
 from exporter.kinds import ProbeBase
 from exporter.limits import concurrency_for
 from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
@@ -52,6 +53,7 @@ class Plan:
     config: ProbeBase
     settings: Settings
     stopped_fails: bool
+    gate: Gate = OPEN
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,7 +97,12 @@ def plans_of(config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
     for target, service in config.services.items():
         for name, probe in service.all_probes():
             # Beside network probes a stopped process is told by their timeouts.
-            plan = Plan(config=probe, settings=settings_of(probe, section), stopped_fails=not service.probes)
+            plan = Plan(
+                config=probe,
+                settings=settings_of(probe, section),
+                stopped_fails=not service.probes,
+                gate=service.gate,
+            )
             yield ("service", target, name), plan
     for edge in config.integrations:
         yield (
@@ -281,7 +288,10 @@ class Scheduler:
             run=probe_function(plan.config.kind),
             state=ProbeState(kind=plan.config.kind, settings=plan.settings),
             context=Context(
-                timeout=plan.settings.timeout, tools=self._tools, stopped_fails=plan.stopped_fails
+                timeout=plan.settings.timeout,
+                tools=self._tools,
+                gate=plan.gate,
+                stopped_fails=plan.stopped_fails,
             ),
             phase=_phase(key, plan.settings.interval, self._tick),
         )

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from exporter.fields import Duration, Name, Strict, Url
+from exporter.gate import ANYWHERE_ELSE, Gate, gate_of, readable_entry
 from exporter.kinds import Tls
 from exporter.template import templates, unknown_in
 
@@ -28,6 +29,10 @@ def _refresh(value: float) -> float:
     if value < 1:
         raise ValueError("must be at least 1s")
     return value
+
+
+AllowList = tuple[Annotated[str, AfterValidator(readable_entry)], ...]
+"""Places that may be asked, as ``exporter.gate`` reads them."""
 
 
 class BasicAuth(Strict):
@@ -69,6 +74,7 @@ class Source(Strict):
     http_sd: HttpSd | None = None
     refresh: Annotated[Duration, AfterValidator(_refresh)] = 30.0
     service: Mapping[str, Any]  # of the model Service, with templates
+    allow_targets: AllowList = ANYWHERE_ELSE  # what is named by others does not choose this machine
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -83,6 +89,10 @@ class Source(Strict):
         if where is None:
             raise RuntimeError("a source without a place got through its validation")
         return where
+
+    def gate(self, name: str) -> Gate:
+        """Return the gate that its services are asked through; *name* is that of the source."""
+        return gate_of(self.allow_targets, f"allow_targets of discovery {name}")
 
     @field_validator("service")
     @classmethod

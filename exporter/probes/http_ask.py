@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from exporter.gate import ForbiddenAddressError
+from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds.http import HttpAsk
 from exporter.observation import HttpFacts, Reason
 from exporter.probes.context import Context, Progress
@@ -174,8 +174,10 @@ async def visit(
             progress.hide(value.rpartition(" ")[2])
     redirects = 0
     home = request.place.host
+    gate = context.gate
     while True:
-        answer = await _send(request, wire, Way(ask, home, context, progress, redirects), wish, cookies)
+        way = Way(ask, home, context, progress, redirects, gate)
+        answer = await _send(request, wire, way, wish, cookies)
         progress.note("answered %d by HTTP/%s, %d bytes", answer.status, answer.version, answer.body_bytes)
         if cookies is not None:
             cookies.take(request.place.host, answer.values(b"set-cookie"), secure=request.place.secure)
@@ -185,6 +187,8 @@ async def visit(
         if redirects == ask.redirects:
             progress.http = facts_of(Visit(answer=answer, place=request.place, redirects=redirects))
             raise AnswerError(Reason.REDIRECT, f"more than {ask.redirects} redirects")
+        if redirects == 0:
+            gate = gate.after_redirect(_address_of(way))
         redirects += 1
         request, wire = redirected(request, answer.status, location), None
         if ask.socket is not None and request.place.host != home:
@@ -201,6 +205,7 @@ class Way:
     context: Context
     progress: Progress
     redirects: int = 0  # so far
+    gate: Gate = OPEN  # for the place; a proxy is named by the configuration, whatever redirects say
 
     def secure(self, place: Place) -> Secure | None:
         """Return what TLS to *place* needs. Raises OSError when one of our own files cannot be used."""
@@ -244,21 +249,29 @@ async def _open(make: Callable[[], Exchange], place: Place, way: Way) -> tuple[a
         return await dial_socket_file(make, ask.socket, progress=progress, secure=secure)
     if ask.proxy is not None:
         return await _through_proxy(make, place_of(ask.proxy), place, secure, way)
+    context = replace(way.context, gate=way.gate) if way.redirects else way.context
     version = ask.ip_version
     if version is not None:
         version = await preferred_version(
-            place.host, version, fallback=ask.ip_fallback, context=way.context, progress=progress
+            place.host, version, fallback=ask.ip_fallback, context=context, progress=progress
         )
     return await dial(
-        make, place.host, place.port, context=way.context, progress=progress, version=version, secure=secure
+        make, place.host, place.port, context=context, progress=progress, version=version, secure=secure
     )
+
+
+def _address_of(way: Way) -> str:
+    """Return the address of the place that was asked, if it is known: a proxy resolves names itself."""
+    if way.ask.proxy is None:
+        return way.progress.address
+    return way.home if literal_version(way.home) is not None else ""
 
 
 async def _through_proxy(
     make: Callable[[], Exchange], proxy: Place, place: Place, secure: Secure | None, way: Way
 ) -> tuple[asyncio.Transport, Exchange]:
     context, progress = way.context, way.progress
-    _check_behind_proxy(place, context)
+    _check_behind_proxy(place, way.gate)
     if secure is None:
         return await dial(make, proxy.host, proxy.port, context=context, progress=progress)
     authority = f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}"
@@ -281,12 +294,12 @@ async def _through_proxy(
     return upgraded, exchange
 
 
-def _check_behind_proxy(place: Place, context: Context) -> None:
+def _check_behind_proxy(place: Place, gate: Gate) -> None:
     """Ask the gate about a place whose name the proxy will resolve."""
     if literal_version(place.host) is not None:
-        context.gate.check(place.host, place.host, place.port)
-    elif not context.gate.knows_name(place.host, place.port):
-        raise ForbiddenAddressError(f"{place.host}, port {place.port}, is not in exporter.allow_targets")
+        gate.check(place.host, place.host, place.port)
+    elif not gate.knows_name(place.host, place.port):
+        raise ForbiddenAddressError(f"{place.host}, port {place.port}, is not in {gate.where}")
 
 
 def _proxy_headers(ask: HttpAsk) -> Headers:

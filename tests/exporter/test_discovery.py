@@ -18,6 +18,7 @@ from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.discovered import Failure, Skip, SourceError, name_of, parse, services_of
 from exporter.document import ConfigError
+from exporter.gate import OPEN, gate_of
 from exporter.kinds import KINDS
 from exporter.kinds.steps import StepsProbe
 from exporter.loading import load_config
@@ -34,6 +35,7 @@ STEPS: dict[str, Any] = {
         {"http": "http://{{ address }}/{{ labels.path }}?t={{ token }}"},
     ]
 }
+HERE = ["127.0.0.0/8"]
 RHYTHM = {"fast_path": False, "interval": "60s"}
 
 
@@ -66,7 +68,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 def files(pattern: str = "*.json", **more: Any) -> dict[str, Any]:
-    return {"name": "files", "file_sd": {"files": [pattern]}, "refresh": "1s", "service": TEMPLATE, **more}
+    place = {"file_sd": {"files": [pattern]}, "refresh": "1s"}
+    return {"name": "files", "service": TEMPLATE, "allow_targets": HERE, **place, **more}
 
 
 class Inventory:
@@ -98,7 +101,8 @@ async def inventory() -> AsyncIterator[tuple[Inventory, str]]:
 
 def asked(url: str, **more: Any) -> dict[str, Any]:
     place = {"url": url, "timeout": "500ms", **more}
-    return {"name": "inventory", "http_sd": place, "refresh": "1s", "service": TEMPLATE}
+    rest = {"refresh": "1s", "service": TEMPLATE, "allow_targets": HERE}
+    return {"name": "inventory", "http_sd": place, **rest}
 
 
 def names(exporter: Exporter) -> set[str]:
@@ -307,7 +311,7 @@ def test_single_targets_that_are_wrong_are_skipped_and_counted() -> None:
         is_json=True,
     )
 
-    made = services_of(found.targets, TEMPLATE, ())
+    made = services_of(found.targets, TEMPLATE, (), gate=OPEN)
 
     assert list(made.services) == ["good"]
     assert found.malformed == 8
@@ -316,10 +320,10 @@ def test_single_targets_that_are_wrong_are_skipped_and_counted() -> None:
 
 def test_a_target_that_stays_keeps_its_service_object() -> None:
     one, two = Target("h:1", {"name": "one"}), Target("h:2", {"name": "two"})
-    before = services_of([one, two], TEMPLATE, ())
+    before = services_of([one, two], TEMPLATE, (), gate=OPEN)
 
     after = services_of(
-        [Target("h:2", {"name": "two"}), Target("h:1", {"name": "other"})], TEMPLATE, (), before
+        [Target("h:2", {"name": "two"}), Target("h:1", {"name": "other"})], TEMPLATE, (), before, gate=OPEN
     )
 
     assert list(after.services) == ["two", "other"]
@@ -341,7 +345,7 @@ def test_a_target_that_stays_keeps_its_service_object() -> None:
     ],
 )
 def test_hostile_values_stay_strings_or_are_skipped(hostile: str) -> None:
-    made = services_of([Target(hostile, {"name": "a"})], TEMPLATE, ())
+    made = services_of([Target(hostile, {"name": "a"})], TEMPLATE, (), gate=OPEN)
 
     assert made.services == {}
     assert made.skipped.total() == 1
@@ -350,7 +354,7 @@ def test_hostile_values_stay_strings_or_are_skipped(hostile: str) -> None:
 def test_a_value_is_never_read_as_a_template_itself() -> None:
     template = {"name": "n", "host": "{{ labels.a }}", "probes": []}
 
-    made = services_of([Target("h:1", {"a": "{{ labels.b }}", "b": "x"})], template, ())
+    made = services_of([Target("h:1", {"a": "{{ labels.b }}", "b": "x"})], template, (), gate=OPEN)
 
     assert made.services["n"].host == "{{ labels.b }}"
 
@@ -360,7 +364,7 @@ def test_steps_of_a_target_keep_what_they_capture(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"discovery": [files(service={"probes": [STEPS]})]}))
 
     [source] = load_config(file, WatchConfig).discovery
-    made = services_of([Target("h:1", {"path": "private"})], source.service, ())
+    made = services_of([Target("h:1", {"path": "private"})], source.service, (), gate=OPEN)
 
     [probe] = made.services["h-1"].probes
     assert isinstance(probe, StepsProbe)
@@ -372,7 +376,7 @@ def test_no_target_can_ask_for_what_steps_capture(hostile: str) -> None:
     asks = {"http": "http://{{ address }}/", "headers": {"X-A": "{{{ labels.path }} token }}"}}
     template = {"probes": [{"steps": [*STEPS["steps"], asks]}]}
 
-    made = services_of([Target("h:1", {"path": hostile})], template, ())
+    made = services_of([Target("h:1", {"path": hostile})], template, (), gate=OPEN)
 
     assert made.skipped == {Skip.INVALID: 1}
     assert "would be read as a captured value" in made.example
@@ -386,7 +390,7 @@ def test_every_kind_either_only_talks_or_looks_at_this_machine() -> None:
 def test_no_target_can_choose_a_socket_of_this_machine() -> None:
     template = {"name": "n", "probes": [{"redis": "{{ address }}"}]}
 
-    made = services_of([Target("unix:///run/redis.sock")], template, ())
+    made = services_of([Target("unix:///run/redis.sock")], template, (), gate=OPEN)
 
     assert made.skipped == {Skip.INVALID: 1}
 
@@ -547,7 +551,7 @@ def test_where_a_template_stands_its_value_is_judged_with_the_target(tmp_path: P
 
     [source] = load_config(file, WatchConfig).discovery
     made = services_of(
-        [Target("h:1", {"timeout": "3s"}), Target("h:2", {"timeout": "3"})], source.service, ()
+        [Target("h:1", {"timeout": "3s"}), Target("h:2", {"timeout": "3"})], source.service, (), gate=OPEN
     )
 
     assert made.services["h-1"].probes[0].timeout == 3.0
@@ -557,3 +561,97 @@ def test_where_a_template_stands_its_value_is_judged_with_the_target(tmp_path: P
 @pytest.fixture(autouse=True)
 def logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "exporter")
+
+
+async def seen_of(exporter: Exporter, until: Until, name: str) -> tuple[str, str]:
+    """Return reason and detail of the first look at a service that was found."""
+    await until(lambda: name in exporter.world.services)
+    probe = next(iter(exporter.world.services[name].probes.values()))
+    await until(lambda: probe.last is not None)
+    assert probe.last is not None
+    return probe.last.outcome.reason or "", probe.last.outcome.detail
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:1", "[::ffff:127.0.0.1]:1"])
+async def test_what_others_name_does_not_choose_this_machine(
+    tmp_path: Path, start: Start, until: Until, address: str
+) -> None:
+    write(tmp_path / "a.json", [group(address, name="one")])
+    entry = files()
+    del entry["allow_targets"]
+
+    reason, detail = await seen_of(await start(entry), until, "one")
+
+    assert reason == "forbidden"
+    assert detail.endswith("in allow_targets of discovery files")
+
+
+async def test_an_entry_opens_this_machine_to_what_others_name(
+    tmp_path: Path, start: Start, until: Until, serve: Any, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    serve(port)
+    write(tmp_path / "a.json", [group(f"127.0.0.1:{port}", name="one")])
+
+    assert await seen_of(await start(files(allow_targets=[f"127.0.0.1:{port}"])), until, "one") == ("", "")
+
+
+async def test_what_others_name_is_not_left_by_a_redirect(tmp_path: Path, start: Start, until: Until) -> None:
+    async def redirect(request: web.Request) -> web.Response:
+        place = f"http://127.0.0.2:{request.url.port}/inner"
+        return web.Response(status=302, headers={"Location": place})
+
+    app = web.Application()
+    app.router.add_get("/", redirect)
+    server = TestServer(app)
+    await server.start_server()
+    write(tmp_path / "a.json", [group(f"127.0.0.1:{server.port}", name="one")])
+    template = {"name": "{{ labels.name }}", "probes": [{"http": "http://{{ address }}/", "redirects": 3}]}
+
+    exporter = await start(files(service=template, allow_targets=["127.0.0.1"]))
+    reason, detail = await seen_of(exporter, until, "one")
+    await server.close()
+
+    assert reason == "forbidden"
+    assert "127.0.0.2" in detail
+
+
+async def test_a_debug_look_goes_through_the_same_gate(
+    tmp_path: Path, start: Start, until: Until, serve: Any, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    serve(port)
+    write(tmp_path / "a.json", [group(f"127.0.0.1:{port}", name="one")])
+    exporter = await start(files(allow_targets=["10.0.0.0/8"]))
+    await seen_of(exporter, until, "one")
+
+    async with TestClient(TestServer(make_app(exporter))) as client:
+        answer = await client.get("/probe", params={"target": "one", "debug": "true"})
+        text = await answer.text()
+
+    assert "FAILED: forbidden" in text
+
+
+async def test_another_list_is_asked_from_the_reload_on(tmp_path: Path, start: Start, until: Until) -> None:
+    write(tmp_path / "a.json", [group("127.0.0.1:1", name="one")])
+    exporter = await start(files())
+    assert (await seen_of(exporter, until, "one"))[0] == "connect_refused"
+    file = tmp_path / "soulfra.yml"
+    source = files(allow_targets=["10.0.0.0/8"])
+    file.write_text(yaml.safe_dump({"exporter": RHYTHM, "discovery": [source]}))
+
+    await exporter.reload()
+
+    def is_forbidden() -> bool:
+        last = exporter.world.services["one"].probes["tcp"].last
+        return last is not None and last.outcome.reason == "forbidden"
+
+    await until(is_forbidden)
+
+
+def test_a_service_that_others_named_keeps_its_gate() -> None:
+    gate = gate_of(("10.0.0.0/8",))
+
+    made = services_of([Target("h:1", {"name": "one"})], TEMPLATE, (), gate=gate)
+
+    assert made.services["one"].gate == gate

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.gate import GUARDED, OPEN, Entry, ForbiddenAddressError, gate_of, judged
+from exporter.gate import ANYWHERE_ELSE, GUARDED, OPEN, Entry, ForbiddenAddressError, gate_of, judged
 
 
 def opens(entries: tuple[str, ...], host: str, address: str, port: int = 80) -> bool:
@@ -82,6 +82,9 @@ def test_an_entry_for_addresses_opens_no_others(entry: str, address: str, port: 
         "64:ff9b::a9fe:a9fe",  # NAT64 of 169.254.169.254
         "64:ff9b::7f00:1",
         "2002:7f00:1::",  # 6to4 of 127.0.0.1
+        "64:ff9b:1::7f00:1",  # NAT64 of one's own
+        "64:ff9b:1:7f00:0:100::",  # the same with the address further up
+        "::ffff:0:7f00:1",  # SIIT
     ],
 )
 def test_metadata_loopback_and_link_local_need_an_entry_of_their_own(address: str) -> None:
@@ -99,6 +102,67 @@ def test_a_name_opens_public_addresses_only() -> None:
     assert not opens(names, "shop.example.evil.example", "93.184.216.34")
     assert not opens(names, "shop.example", "93.184.216.34")
     assert opens((*names, "10.0.0.0/8"), "api.shop.example", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "address", ["fec0::1", "4000::1", "1000::1", "fc00::1", "2001:db8::1", "64:ff9b:1::5db8:d822", "100::1"]
+)
+def test_public_ipv6_is_what_is_handed_out_for_the_internet(address: str) -> None:
+    name, ip = ("shop.example",), judged(address)
+
+    assert opens(name, "shop.example", address) is (str(ip) == "93.184.216.34")
+    assert opens(name, "shop.example", "2606:2800:220:1::1")
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::5db8:d822", "64:ff9b:1::5db8:d822", "::ffff:0:5db8:d822"])
+def test_a_public_address_behind_a_translator_is_the_public_address(address: str) -> None:
+    assert str(judged(address)) == "93.184.216.34"
+
+
+@pytest.mark.parametrize(
+    ("home", "address", "allowed"),
+    [
+        ("93.184.216.34", "93.184.216.35", True),
+        ("93.184.216.34", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", True),
+        ("93.184.216.34", "127.0.0.1", False),
+        ("10.0.0.1", "::1", False),
+        ("10.0.0.1", "::ffff:127.0.0.1", False),
+        ("10.0.0.1", "169.254.169.254", False),
+        ("10.0.0.1", "224.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "::1", True),
+        ("127.0.0.1", "169.254.169.254", False),
+        ("169.254.169.254", "169.254.169.254", True),
+        ("", "127.0.0.1", False),  # behind a proxy nobody knows who redirects
+    ],
+)
+def test_a_redirect_of_a_configured_target_stays_out_of_guarded_zones_that_are_not_its_own(
+    home: str, address: str, allowed: bool
+) -> None:
+    gate = OPEN.after_redirect(home)
+
+    if allowed:
+        gate.check("next.example", address, 80)
+        return
+    with pytest.raises(
+        ForbiddenAddressError, match=r"a redirect leads to next\.example, port 80, an address"
+    ):
+        gate.check("next.example", address, 80)
+
+
+def test_an_allow_list_decides_about_redirects_too() -> None:
+    gate = gate_of(("127.0.0.1:8080",)).after_redirect("93.184.216.34")
+
+    gate.check("next.example", "127.0.0.1", 8080)
+    with pytest.raises(ForbiddenAddressError, match=r"is not in exporter\.allow_targets"):
+        gate.check("next.example", "127.0.0.1", 8081)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1", "93.184.216.34", "2606:2800:220:1::1", "fec0::1"])
+def test_anywhere_else_opens_what_is_not_guarded(address: str) -> None:
+    assert opens(ANYWHERE_ELSE, "agent.example", address)
+    assert gate_of(ANYWHERE_ELSE).knows_name("agent.example", 80)
 
 
 def test_the_port_of_a_name_counts() -> None:

@@ -443,6 +443,42 @@ async def test_a_proxy_that_refuses_the_tunnel_is_named(context: Context) -> Non
     assert outcome.detail == "the proxy answered 403"
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "[fe80::1]", "224.0.0.1"])
+async def test_a_redirect_of_a_configured_target_reaches_no_metadata(
+    serve: Serve, context: Context, host: str
+) -> None:
+    port = await serve()
+    address = f"http://127.0.0.1:{port}/to?status=302&place=http://{host}/latest/meta-data"
+
+    outcome = await ask(context, address, redirects=1)
+
+    assert outcome.reason is Reason.FORBIDDEN
+    assert outcome.detail.startswith(f"a redirect leads to {host.strip('[]')}, port 80, an address that is ")
+
+
+async def test_a_redirect_of_this_machine_may_stay_on_it(serve: Serve, context: Context) -> None:
+    port = await serve()
+    place = f"http://localhost:{port}/steps/1"
+
+    outcome = await ask(context, f"http://127.0.0.1:{port}/to?status=302&place={place}", redirects=2)
+
+    assert outcome.reason is None
+
+
+async def test_a_redirect_behind_a_proxy_does_not_lead_to_the_machine_of_the_proxy(context: Context) -> None:
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        outcome = await ask(context, "http://shop.example/", proxy=f"http://127.0.0.1:{port}", redirects=1)
+
+    assert outcome.reason is Reason.FORBIDDEN
+    assert "of this machine: only the configuration may name it" in outcome.detail
+
+
 async def test_a_proxy_does_not_get_around_the_allow_list(tools: Tools) -> None:
     proxy = Proxy()
     async with await asyncio.start_server(proxy.talk, "127.0.0.1", 0) as listening:

@@ -24,6 +24,7 @@ AUTH = {"Authorization": "Basic YTp4"}  # a:x
 DISCOVERY = {
     "name": "files",
     "file_sd": {"files": ["targets.json"]},
+    "allow_targets": ["127.0.0.0/8"],
     "service": {"name": "{{ labels.name }}", "probes": [{"tcp": "{{ address }}"}]},
 }
 

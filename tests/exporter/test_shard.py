@@ -51,6 +51,7 @@ def big_config(shard: str = "0/1") -> dict[str, Any]:
         "discovery": [
             {
                 "file_sd": {"files": ["targets.json"]},
+                "allow_targets": ["127.0.0.0/8"],
                 "service": {"name": "found-{{ address }}", "probes": [{"tcp": "{{ address }}"}]},
             }
         ],
