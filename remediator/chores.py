@@ -21,6 +21,7 @@ from remediator.signals import (
     Signal,
     Source,
     Status,
+    is_event,
     resolved_unheard,
     signal_of_alert,
 )
@@ -35,6 +36,8 @@ _SAMPLE = 5.0  # seconds between looks at the exporter's state
 _GAUGES = 5.0
 _PRUNE = 3600.0
 _WATCHDOG = 5.0
+_QUIET = 5.0
+_QUIET_AT_ONCE = 1000  # fingerprints that one pass says are over
 _AWAY_FOR = 90.0  # seconds; Prometheus sends what fires again every minute
 
 
@@ -56,6 +59,7 @@ class Chores:
         reconcile: float,
         retention: float,
         summary_retention: float,
+        quiet: float = 300.0,
         enabled: bool = True,
     ) -> None:
         self._tools = tools
@@ -63,12 +67,14 @@ class Chores:
         self._alertmanagers = alertmanagers
         self._retention = retention
         self._summary_retention = summary_retention
+        self._quiet = quiet
         self._away_since: dict[tuple[str, str], float] = {}  # by error and fingerprint; of one thread
         chores = [
             _Chore(every=_SAMPLE, do=self.sample_health),
             _Chore(every=_GAUGES, do=self.refresh_gauges),
             _Chore(every=_PRUNE, do=self.prune),
             _Chore(every=_WATCHDOG, do=self.watch_pipeline),
+            _Chore(every=_QUIET, do=self.end_quiet_events),
         ]
         if enabled:  # else nothing is taken in, in no way
             chores.append(_Chore(every=reconcile, do=self.reconcile))
@@ -137,6 +143,17 @@ class Chores:
             if now - self._away_since[error.id, fingerprint] >= _AWAY_FOR
         ]
 
+    def end_quiet_events(self) -> None:
+        """Say of events that came in no more for a while that they are over, as nobody else does.
+
+        The engine's fresh look at the service decides what that means.
+        """
+        now = self._tools.clock()
+        quiet = self._tools.store.quiet_events(now - self._quiet, _QUIET_AT_ONCE)
+        signals = [resolved_unheard(error, fingerprint, now, Source.QUIET) for error, fingerprint in quiet]
+        if signals:
+            self._engine.accept(signals)
+
     def _firing_unproven(self) -> list[tuple[Error, str]]:
         """Return the firing alerts of open errors that no probe can disprove."""
         store = self._tools.store
@@ -145,7 +162,7 @@ class Chores:
             for error in store.find_errors(ErrorQuery(open=True, limit=10_000))
             if error.problem not in PROVEN_BY_PROBE
             for fingerprint, status in store.members(error.id).items()
-            if status is Status.FIRING
+            if status is Status.FIRING and not is_event(fingerprint)
         ]
 
     def sample_health(self) -> None:
@@ -193,7 +210,7 @@ class Chores:
     def prune(self) -> None:
         """Forget the detail and the summaries that are older than they are kept."""
         now = self._tools.clock()
-        gone = self._tools.store.prune(now - self._retention, now - self._summary_retention)
+        gone = self._tools.store.prune(now - self._retention, now - self._summary_retention, now)
         if any(gone.values()):
             log.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in gone.items() if count))
 

@@ -62,6 +62,25 @@ class Channel(Strict):
         return self
 
 
+class Rate(Strict):
+    """How much may come in: so many a second on average, and so many at once."""
+
+    per_second: Annotated[float, Field(gt=0)]
+    burst: Annotated[int, Field(ge=1)]
+
+
+class EventsSection(Strict):
+    """What is taken of applications: error events, calls, declared values, heartbeats."""
+
+    enabled: bool = True
+    quiet: Duration = 300.0  # events that came no more for so long are over, if the service is healthy
+    per_sender: Rate = Rate(per_second=20, burst=100)  # posts of one address
+    per_service: Rate = Rate(per_second=200, burst=2000)  # events of one service
+    max_body: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024  # bytes, as posted
+    max_event: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024  # bytes, unpacked
+    max_unpacked: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 20 * 1024 * 1024  # bytes
+
+
 class RemediatorSection(Strict):
     """How the remediator runs and what limits hold for all playbooks."""
 
@@ -84,6 +103,7 @@ class RemediatorSection(Strict):
     retention: Duration = 7 * 86400.0
     summary_retention: Duration = 30 * 86400.0
     reconcile: Duration = 15.0
+    events: EventsSection = EventsSection()
     watchdog: Duration = 180.0  # silence of the Watchdog alert after which people are told
     channels: Mapping[Name, Channel] = {"people": Channel(alertmanager=True), "log": Channel(log=True)}
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

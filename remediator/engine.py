@@ -9,7 +9,8 @@ import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 
 from remediator.actions import spawn
@@ -37,6 +38,7 @@ from remediator.signals import (
 )
 from remediator.store import StoreError
 from remediator.verify import verify
+from soulfra_monitor.events import Event
 from soulfra_monitor.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,14 @@ log = logging.getLogger(__name__)
 _TICK = 0.25  # seconds between looks at the store when nobody wakes the timer
 _UNWATCHED = Health(reachable=True, ready=True)  # of no configured service there is nothing to ask
 _QUICK = Verify.model_construct(healthy=3, every=0.25, within=3.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of a post of events."""
+
+    repeated: bool  # it was taken before, and nothing of it was taken again
+    admissions: tuple[Admission, ...] = ()  # of those taken now, in their order
 
 
 class Engine:
@@ -64,6 +74,7 @@ class Engine:
         self._tools = tools
         self._store = tools.store
         self._stable_for = stable_for
+        self._admit = partial(admit, stable_for=stable_for)
         self._running = Running(
             tools, identity, lease=lease, workers=workers, on_end=self.wake, on_give_up=self._give_up
         )
@@ -101,11 +112,30 @@ class Engine:
 
     def accept(self, signals: Sequence[Signal]) -> list[Admission]:
         """Take signals durably; when this returns they are committed. Raises StoreError if they cannot be."""
-        admissions = self._store.accept(signals, admit)
-        for admission in admissions:
-            self._tell_admission(admission)
-        self._wake.set()
+        admissions = self._store.accept(signals, self._admit)
+        self._tell_admissions(admissions)
         return admissions
+
+    def accept_events(self, events: Sequence[Event], *, boot: str = "", seq: int = 0) -> Receipt:
+        """Take events durably, exactly once; when this returns they are committed. Raises StoreError.
+
+        Those of a batch are known by *boot* and *seq*, also when there are none; single ones, without
+        *boot*, by their id. Each is redacted and classified first: the signals of the receipt's admissions
+        have severity, problem and count.
+        """
+        from remediator.events import signal_of_event  # noqa: PLC0415 - until the kernel classifies
+
+        now = self._tools.clock()
+        signals = [signal_of_event(event, now) for event in events]
+        if boot:
+            taken = self._store.accept_batch(boot, seq, signals, self._admit, at=now)
+        else:
+            once = self._store.accept_once(signals, self._admit, at=now)
+            taken = [admission for admission in once if admission is not None] or None
+        if taken is None:
+            return Receipt(repeated=bool(boot or events))
+        self._tell_admissions(taken)
+        return Receipt(repeated=False, admissions=tuple(taken))
 
     def request(self, action: str, target: str, *, force: bool, by: str) -> Run:
         """Begin what a person asks for. Raises RefusalError with the reason when it is not begun."""
@@ -229,7 +259,7 @@ class Engine:
     def _reconsider(self, error: Error, health: Health) -> Error | None:
         """Decide what a late signal of a closed error means; return the error to go on with, if any."""
         now = self._tools.clock()
-        latest = self._store.latest_error(error.target, error.problem)
+        latest = self._store.latest_error(error.target, error.problem, error.subject)
         if latest is not None and latest.id != error.id:
             self._judge.set_check(error.id, None)  # a newer episode has taken over
             return None
@@ -252,7 +282,7 @@ class Engine:
             self._tools.feed("relapse", f"{error.target} {error.problem} is back [{error.id}]")
             return change_error(self._store, error.id, lambda old: reopen(old, now))
         fresh = open_again(error, _new_error_id())
-        self._store.add_error(fresh)
+        self._store.add_error(fresh, heir_of=error.id)
         self._judge.set_check(error.id, None)
         return self._store.get_error(fresh.id)
 
@@ -306,6 +336,28 @@ class Engine:
         return True
 
     # -- telling ------------------------------------------------------------------------------
+
+    def _tell_admissions(self, admissions: Sequence[Admission]) -> None:
+        for admission in admissions:
+            if admission.signal.source in (Source.EVENT, Source.QUIET):
+                self._tell_event(admission)
+            else:
+                self._tell_admission(admission)
+        self._wake.set()
+
+    def _tell_event(self, admission: Admission) -> None:
+        signal, error = admission.signal, admission.error
+        if admission.decision is not None:
+            reason = admission.decision.reason or ""
+            self._tools.metrics.decisions.labels(admission.decision.verdict, reason).inc()
+        if error is not None and admission.relapse:
+            self._tools.metrics.relapses.inc()
+            self._tools.feed("relapse", f"{error.target} {error.problem} is back [{error.id}]")
+        elif error is not None and (admission.new or admission.decision is None):
+            self._tools.feed(
+                "event",
+                f"{signal.severity} {signal.problem} in {signal.target}: {signal.message} [{error.id}]",
+            )
 
     def _tell_admission(self, admission: Admission) -> None:
         signal = admission.signal

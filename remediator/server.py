@@ -107,6 +107,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         reconcile=section.reconcile,
         retention=section.retention,
         summary_retention=section.summary_retention,
+        quiet=section.events.quiet,
         enabled=section.enabled,
     )
     return Surroundings(loaded=loaded, engine=engine, tools=tools, secrets=holders), chores

@@ -1,9 +1,11 @@
 """Signals and the errors they belong to. Pure: values in, values out, the clock is an argument.
 
-A signal is what comes in. An error is one episode of one problem of one target; signals are its
-members. ``admit`` is the only place where a signal finds its error.
+A signal is what comes in. An error is one episode of one problem of one subject of one target; signals
+are its members. ``admit`` is the only place where a signal finds its error, and ``placed`` the only one
+where a target with too many errors is spared another.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,8 +18,26 @@ from soulfra_monitor.redaction import redact_value
 RECHECK_FOR = 900.0
 """Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
 
-PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT})
-"""Problems that a healthy (for the latter: and fast) probe disproves. The others need their alert to end."""
+PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT, Problem.PROCESS_DIED})
+"""Problems that a healthy (for a timeout: and fast) probe disproves. The others need their alert or their
+events to end."""
+
+OTHERS = "others"
+"""The subject of what a target with too many errors still has to tell."""
+
+SUBJECTS_LIMIT = 100
+"""Errors with a subject that one target may have open at once; what comes above is of the subject others."""
+
+OTHERS_FINGERPRINT = "v1.others"
+"""The member of an error that stands for all events above MEMBERS_LIMIT."""
+
+MEMBERS_LIMIT = 200
+"""Fingerprints of events that one error keeps apart."""
+
+STABLE_FOR = 60.0
+"""Seconds after a recovery in which a failure is its relapse, unless configured otherwise."""
+
+_EVENT = re.compile(r"v[0-9]+\.")
 
 MESSAGE_LIMIT = 500
 LABEL_LIMIT = 64
@@ -35,6 +55,8 @@ class Source(StrEnum):
     ALERTMANAGER = "alertmanager"
     RECONCILE = "reconcile"  # asked of Alertmanager by us, because a notification may never arrive
     PERSON = "person"
+    EVENT = "event"  # an error that a library or an SDK saw
+    QUIET = "quiet"  # said by us, because nobody says that events are over
 
 
 class Status(StrEnum):
@@ -89,7 +111,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One thing that came in: an alert, or a person's request."""
+    """One thing that came in: an alert, an event, or a person's request."""
 
     source: Source
     fingerprint: str
@@ -99,6 +121,10 @@ class Signal:
     severity: Severity
     message: str
     received_at: float  # epoch seconds, our clock
+    subject: str = ""  # what of the target it is about, where that tells two errors apart
+    count: int = 1  # how many alike it stands for
+    event_id: str = ""  # of an event: the same is taken once
+    detail: Mapping[str, Any] = field(default_factory=dict)  # of an event: the sample to keep, JSON
     starts_at: float | None = None  # the sender's clock; moves, so nothing is keyed by it
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +132,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
-    """One episode of one problem of one target, as the store keeps it and the API shows it."""
+    """One episode of one problem of one subject of one target, as the store keeps it and the API shows it."""
 
     id: str  # SE_ and 8 hexadecimal digits
     target: str
@@ -115,6 +141,8 @@ class Error:
     message: str
     first_seen: float
     last_seen: float
+    subject: str = ""
+    fingerprint: str = ""  # of the signal that came last
     state: ErrorState = ErrorState.PENDING
     open: bool = True  # false once it is over; a failed error stays open while the failure lasts
     signals: int = 1
@@ -169,6 +197,7 @@ class Admission:
     signal: Signal
     error: Error | None
     new: bool = False
+    relapse: bool = False  # it opened an error again that had recovered
     decision: Decision | None = None  # None: the engine decides when it looks at the error
 
 
@@ -176,11 +205,35 @@ class SignalError(ValueError):
     """A notification that is not Alertmanager's webhook format; nothing of it was taken."""
 
 
-def admit(signal: Signal, latest: Error | None, member: Status | None, new_id: str) -> Admission:
+def is_event(fingerprint: str) -> bool:
+    """Whether a fingerprint is one of an event: these begin with their version, which no alert's does."""
+    return _EVENT.match(fingerprint) is not None
+
+
+def placed(signal: Signal, latest: Error | None, subjects: int) -> Signal:
+    """Return the signal, or the same one of the subject ``others`` where its target has too many errors.
+
+    *latest* is the newest error of the signal's target, problem and subject, *subjects* how many errors
+    with a subject the target has open.
+    """
+    own = signal.source is Source.EVENT and signal.subject not in ("", OTHERS)
+    if not own or subjects < SUBJECTS_LIMIT or (latest is not None and latest.open):
+        return signal
+    return replace(signal, subject=OTHERS)
+
+
+def admit(
+    signal: Signal,
+    latest: Error | None,
+    member: Status | None,
+    new_id: str,
+    *,
+    stable_for: float = STABLE_FOR,
+) -> Admission:
     """Find the error a signal belongs to.
 
-    *latest* is the newest error of the signal's target and problem, *member* the last status that
-    the same fingerprint had in it, *new_id* the id a new error would get. Idempotent: the same
+    *latest* is the newest error of the signal's target, problem and subject, *member* the last status
+    that the same fingerprint had in it, *new_id* the id a new error would get. Idempotent: the same
     signal again changes counts and nothing else.
     """
     if signal.status is Status.RESOLVED:
@@ -188,15 +241,26 @@ def admit(signal: Signal, latest: Error | None, member: Status | None, new_id: s
     if latest is not None and latest.open:
         return _join(signal, latest, member)
     late = latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR
-    if latest is not None and late and member is Status.FIRING and latest.problem not in PROVEN_BY_PROBE:
+    if latest is not None and late and signal.problem in PROVEN_BY_PROBE:
+        # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
+        return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
+    if latest is not None and late and signal.source is not Source.EVENT:
+        return _admit_late_alert(signal, latest, member)
+    relapse = latest is not None and signal.received_at - (latest.closed_at or 0.0) <= stable_for
+    if latest is not None and relapse and latest.state is ErrorState.RECOVERED:
+        # No event is sent twice: it has happened again.
+        back = reopen(_seen(latest, signal), signal.received_at)
+        return Admission(signal=signal, error=back, relapse=True)
+    return Admission(signal=signal, error=open_error(signal, new_id), new=True)
+
+
+def _admit_late_alert(signal: Signal, latest: Error, member: Status | None) -> Admission:
+    if member is Status.FIRING:
         # Its end has not been told yet, so this is the old alert still. What fires for longer than that
         # was not repaired, or its end was never told: a new error.
         decision = _decision(signal, latest, Reason.DUPLICATE, f"the same alert again; {latest.id} is over")
         return Admission(signal=signal, error=_seen(latest, signal), decision=decision)
-    if latest is not None and late:
-        # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
-        return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
-    return Admission(signal=signal, error=open_error(signal, new_id), new=True)
+    return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
 
 
 def open_error(signal: Signal, new_id: str) -> Error:
@@ -205,10 +269,13 @@ def open_error(signal: Signal, new_id: str) -> Error:
         id=new_id,
         target=signal.target,
         problem=signal.problem,
+        subject=signal.subject,
+        fingerprint=signal.fingerprint,
         severity=signal.severity,
         message=signal.message,
         first_seen=signal.received_at,
         last_seen=signal.received_at,
+        signals=signal.count,
         check_at=signal.received_at,
         alerted_at=signal.starts_at,
         labels=signal.labels,
@@ -237,6 +304,8 @@ def open_again(error: Error, new_id: str) -> Error:
         id=new_id,
         target=error.target,
         problem=error.problem,
+        subject=error.subject,
+        fingerprint=error.fingerprint,
         severity=error.severity,
         message=error.message,
         first_seen=error.last_seen,
@@ -249,9 +318,13 @@ def open_again(error: Error, new_id: str) -> Error:
 
 
 def _join(signal: Signal, error: Error, member: Status | None) -> Admission:
-    known = "the same alert again" if member is Status.FIRING else "another alert of the same problem"
+    what = "event" if signal.source is Source.EVENT else "alert"
+    known = f"the same {what} again" if member is Status.FIRING else f"another {what} of the same problem"
     decision = _decision(signal, error, Reason.DUPLICATE, f"{known}; {error.id} is already open")
-    return Admission(signal=signal, error=_seen(error, signal), decision=decision)
+    seen = _seen(error, signal)
+    if seen.severity is Severity.CRITICAL and error.severity is not Severity.CRITICAL:
+        seen = replace(seen, check_at=min(error.check_at or signal.received_at, signal.received_at))
+    return Admission(signal=signal, error=seen, decision=decision)
 
 
 def _admit_resolved(signal: Signal, latest: Error | None) -> Admission:
@@ -260,7 +333,8 @@ def _admit_resolved(signal: Signal, latest: Error | None) -> Admission:
         return Admission(signal=signal, error=None, decision=decision)
     # "Resolved" is not "recovered": the engine probes before it believes.
     error = replace(latest, check_at=signal.received_at) if latest.open else latest
-    decision = _decision(signal, latest, Reason.RESOLVED, "the alert is over; a fresh probe decides")
+    what = "nothing of it came in for long" if signal.source is Source.QUIET else "the alert is over"
+    decision = _decision(signal, latest, Reason.RESOLVED, f"{what}; a fresh probe decides")
     return Admission(signal=signal, error=error, decision=decision)
 
 
@@ -272,7 +346,8 @@ def _seen(error: Error, signal: Signal) -> Error:
     return replace(
         error,
         last_seen=max(error.last_seen, signal.received_at),
-        signals=error.signals + 1,
+        signals=error.signals + signal.count,
+        fingerprint=signal.fingerprint,
         severity=worse,
         message=signal.message,
         alerted_at=signal.starts_at,
@@ -331,14 +406,15 @@ def signal_of_alert(alert: Mapping[str, Any], now: float, source: Source) -> Sig
     )
 
 
-def resolved_unheard(error: Error, fingerprint: str, now: float) -> Signal:
-    """Stand in for the end of an alert of *error* that was never told."""
+def resolved_unheard(error: Error, fingerprint: str, now: float, source: Source = Source.RECONCILE) -> Signal:
+    """Stand in for the end of an alert or of events of *error* that nobody told."""
     return Signal(
-        source=Source.RECONCILE,
+        source=source,
         fingerprint=fingerprint,
         status=Status.RESOLVED,
         target=error.target,
         problem=error.problem,
+        subject=error.subject,
         severity=error.severity,
         message=error.message,
         received_at=now,

@@ -5,14 +5,21 @@ The one exception is StoreError. The suite tests/remediator/store/test_contract.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
-from remediator.run import Pause, Run, Start, Step
+from remediator.run import Outcome, Pause, Run, Start, Step
 from remediator.signals import Admission, Decision, Error, Signal, Status
 from soulfra_monitor.problems import Problem, Severity
 
 Admit = Callable[[Signal, Error | None, Status | None, str], Admission]
+
+SENDERS_KEPT = 7 * 86400.0
+"""Seconds for which the last batch of a process is remembered."""
+
+SINGLES_KEPT = 3600.0
+"""Seconds for which the ids of single events are remembered."""
 
 
 class StoreError(Exception):
@@ -70,25 +77,89 @@ class DailySummary:
     recovery_seconds: float  # the sum over the recovered ones
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Signals of one fingerprint that belong to an error."""
+
+    fingerprint: str
+    status: Status
+    first_seen: float
+    last_seen: float
+    times: int  # how often it came; events are counted one by one
+    labels: Mapping[str, str]  # of the newest
+    detail: Mapping[str, Any]  # of the newest event: its sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """What a run of an earlier error did, and what it came to."""
+
+    playbook: str
+    outcome: Outcome
+    started_at: float
+    ended_at: float
+    rung: int
+    plan: tuple[Mapping[str, Any], ...]
+
+
+class BeatKind(StrEnum):
+    """What a job says of itself."""
+
+    START = "start"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What is known of a job that must report. Times in epoch seconds, our clock; None: never."""
+
+    name: str
+    since: float  # when it was first expected or heard
+    period: float | None = None  # seconds; None: nobody said how often it must report
+    grace: float | None = None
+    last_start: float | None = None
+    last_success: float | None = None
+    last_failure: float | None = None
+    last_exit_code: int | None = None  # of the last success or failure that told one
+
+
 class Store(Protocol):
     """Durable memory, for many threads at once. Every write is committed when the call returns.
 
     Failure raises StoreError, and then nothing was written. A write that takes an Error is refused when
     the stored one has another version than the value at hand: somebody else wrote it since it was read,
     as ``accept`` does with every signal. Written, the stored version is the value's plus one. There is at
-    most one open error per target and problem.
+    most one open error per target, problem and subject.
     """
 
     def accept(self, signals: Sequence[Signal], admit: Admit) -> list[Admission]:
         """Take all signals in one transaction: each finds its error, is a member of it, and is counted.
 
         The answers are in the order of the signals, with errors and decisions as they were then stored;
-        a signal sees what the one before it wrote. All are taken or, when it raises, none.
+        a signal sees what the one before it wrote. All are taken or, when it raises, none. An event may come
+        back with another subject or fingerprint: where its target has too many (``signals.placed``).
+        """
+
+    def accept_batch(
+        self, boot: str, seq: int, signals: Sequence[Signal], admit: Admit, *, at: float
+    ) -> list[Admission] | None:
+        """Take a process's batch as ``accept`` does, once; None, with nothing written, when it was taken.
+
+        It was when its *seq* is not greater than the last one taken of its *boot*; both are kept in the
+        transaction that takes the signals, for SENDERS_KEPT after *at*.
+        """
+
+    def accept_once(self, signals: Sequence[Signal], admit: Admit, *, at: float) -> list[Admission | None]:
+        """Take events as ``accept`` does, each ``event_id`` once in SINGLES_KEPT seconds.
+
+        None stands for one taken before, also earlier in the same call. A signal without an id is always
+        taken.
         """
 
     def get_error(self, error_id: str) -> Error | None: ...
-    def latest_error(self, target: str, problem: Problem) -> Error | None:
-        """Return the open error of the two, else the one that was begun last."""
+    def latest_error(self, target: str, problem: Problem, subject: str = "") -> Error | None:
+        """Return the open error of the three, else the one that was begun last."""
 
     def find_errors(self, query: ErrorQuery) -> list[Error]:
         """Return the errors last seen first; equal times by id, the greater first."""
@@ -102,13 +173,16 @@ class Store(Protocol):
     def next_check(self) -> float | None:
         """Return the earliest check_at of all, so that the engine knows how long it may sleep."""
 
-    def add_error(self, error: Error) -> None:
-        """Write a new error. StoreError when its id is taken or its target and problem have an open one."""
+    def add_error(self, error: Error, *, heir_of: str | None = None) -> None:
+        """Write a new error; the events that belong to the error *heir_of* and are not over become its own.
+
+        StoreError when its id is taken, or when its target, problem and subject have an open one.
+        """
 
     def update_error(self, error: Error) -> bool:
         """Write *error* if its version is still the stored one; return whether it was.
 
-        Also False when it would be the second open error of its target and problem.
+        Also False when it would be the second open error of its target, problem and subject.
         """
 
     def members(self, error_id: str) -> Mapping[str, Status]:
@@ -117,6 +191,25 @@ class Store(Protocol):
     def member_labels(self, error_id: str) -> list[Mapping[str, str]]:
         """Return the labels of the members that fire, first seen first."""
         ...
+
+    def membership(self, error_id: str) -> list[Member]:
+        """Return the members of the error, last seen first."""
+
+    def quiet_events(self, before: float, limit: int) -> list[tuple[Error, str]]:
+        """Return open errors, each with a fingerprint of events that fire and were last seen before then."""
+
+    def past_runs(self, error: Error, limit: int = 100) -> list[PastRun]:
+        """Return the ended runs for other errors like this one, newest first, without what was only planned.
+
+        Like it are those of its target, problem and subject, and those of any target that its newest
+        event's fingerprint belongs to.
+        """
+
+    def keep_sight(self, error_id: str, seen: Mapping[str, Any]) -> None:
+        """Keep what was seen when the error was opened; a later sight of the same error is not kept."""
+
+    def sight(self, error_id: str) -> Mapping[str, Any] | None:
+        """Return what was kept; None when nothing was."""
 
     def record(self, decision: Decision) -> Decision:
         """Keep a decision. The same answer to the same cause as the error's last one raises its count.
@@ -184,17 +277,33 @@ class Store(Protocol):
     def pauses(self, now: float) -> list[Pause]:
         """Return the pauses that hold now."""
 
+    def expect_heartbeats(self, periods: Mapping[str, tuple[float, float]], at: float) -> None:
+        """Note the period and grace of each job, in seconds; one that is new is expected from *at* on."""
+
+    def beat(self, name: str, what: BeatKind, at: float, exit_code: int | None = None) -> Heartbeat:
+        """Note what a job said; return what is now known of it. An earlier time changes nothing."""
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Return every job that was ever expected or heard, by name."""
+
+    def forget_heartbeat(self, name: str) -> bool:
+        """Forget a job; return whether it was known."""
+
     def add_health(self, minutes: Sequence[HealthMinute]) -> None:
         """Add these looks to what the minutes already have."""
 
     def uptime(self, since_minute: int) -> Mapping[str, float]:
         """Return, per target, the share (0 to 1) of looks since then that found it up."""
 
-    def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
+    def prune(
+        self, detail_before: float, summary_before: float, now: float | None = None
+    ) -> Mapping[str, int]:
         """Fold closed errors that are too old into daily summaries, drop old summaries; return what went.
 
         With an error go its decisions, runs and steps; other decisions, ended runs, ended pauses and
-        health minutes go by their own age. An open error, or one with a running run, always stays.
+        health minutes go by their own age. An open error, or one with a running run, always stays. What is
+        remembered of senders and of single events goes when it is older than *now* less SENDERS_KEPT and
+        SINGLES_KEPT; without *now* it stays.
         """
 
     def summaries(self, since: float) -> list[DailySummary]:

@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from remediator.run import Outcome, Pause, Run, Start, Step, StepState, Trigger
-from remediator.signals import Decision, Error, ErrorState, Reason, Verdict
-from remediator.store import DailySummary
+from remediator.signals import Decision, Error, ErrorState, Reason, Status, Verdict
+from remediator.store import DailySummary, Heartbeat, Member, PastRun
 from soulfra_monitor.problems import Problem, Severity
 
 Value = TypeVar("Value")
@@ -86,6 +86,11 @@ RUNS = Rows(
     documents=("evidence", "timings", "plan"),
 )
 STEPS = Rows(Step, {"state": StepState, "args": json.loads}, documents=("args",))
+MEMBERS = Rows(
+    Member, {"status": Status, "labels": json.loads, "detail": json.loads}, documents=("labels", "detail")
+)
+PAST_RUNS = Rows(PastRun, {"outcome": Outcome, "plan": _plan}, documents=("plan",))
+HEARTBEATS: Rows[Heartbeat] = Rows(Heartbeat, {})
 STARTS: Rows[Start] = Rows(Start, {})
 PAUSES: Rows[Pause] = Rows(Pause, {})
 SUMMARIES = Rows(DailySummary, {"problem": Problem, "severity": Severity})

@@ -9,10 +9,34 @@ from typing import Any
 
 from remediator.run import Outcome, Pause, Run, Start, Step
 from remediator.signals import Admission, Decision, Error, ErrorState, Signal, Status
-from remediator.store import Admit, DailySummary, ErrorQuery, HealthMinute, RunQuery
-from remediator.store.rows import DECISIONS, ERRORS, PAUSES, RUNS, STARTS, STEPS, SUMMARIES, Rows, Value
+from remediator.store import (
+    Admit,
+    BeatKind,
+    DailySummary,
+    ErrorQuery,
+    HealthMinute,
+    Heartbeat,
+    Member,
+    PastRun,
+    RunQuery,
+)
+from remediator.store.rows import (
+    DECISIONS,
+    ERRORS,
+    HEARTBEATS,
+    MEMBERS,
+    PAST_RUNS,
+    PAUSES,
+    RUNS,
+    STARTS,
+    STEPS,
+    SUMMARIES,
+    Rows,
+    Value,
+    to_json,
+)
 from remediator.store.sqlite_database import Database, OnQuarantine
-from remediator.store.sqlite_intake import LATEST_ERROR, Intake, keep_decision
+from remediator.store.sqlite_intake import LATEST_ERROR, advance, keep_decision, take_all, take_once
 from remediator.store.sqlite_prune import prune
 from soulfra_monitor.problems import Problem
 
@@ -45,16 +69,23 @@ class SqliteStore:
 
     def accept(self, signals: Sequence[Signal], admit: Admit) -> list[Admission]:
         with self._db.write() as connection:
-            intake = Intake(connection, admit)
-            admissions = [intake.take(signal) for signal in signals]
-            intake.flush()
-        return admissions
+            return take_all(connection, signals, admit)
+
+    def accept_batch(
+        self, boot: str, seq: int, signals: Sequence[Signal], admit: Admit, *, at: float
+    ) -> list[Admission] | None:
+        with self._db.write() as connection:
+            return take_all(connection, signals, admit) if advance(connection, boot, seq, at) else None
+
+    def accept_once(self, signals: Sequence[Signal], admit: Admit, *, at: float) -> list[Admission | None]:
+        with self._db.write() as connection:
+            return take_once(connection, signals, admit, at)
 
     def get_error(self, error_id: str) -> Error | None:
         return _first(self._find(ERRORS, "errors", "WHERE id = ?", [error_id]))
 
-    def latest_error(self, target: str, problem: Problem) -> Error | None:
-        return _first([ERRORS.read(row) for row in self._db.read(LATEST_ERROR, (target, problem))])
+    def latest_error(self, target: str, problem: Problem, subject: str = "") -> Error | None:
+        return _first([ERRORS.read(row) for row in self._db.read(LATEST_ERROR, (target, problem, subject))])
 
     def find_errors(self, query: ErrorQuery) -> list[Error]:
         where, values = _error_filter(query)
@@ -79,9 +110,10 @@ class SqliteStore:
         ][0]
         return earliest
 
-    def add_error(self, error: Error) -> None:
+    def add_error(self, error: Error, *, heir_of: str | None = None) -> None:
         with self._db.write() as connection:
             _insert(connection, ERRORS, "errors", error)
+            connection.execute(_INHERIT, (error.id, heir_of))
 
     def update_error(self, error: Error) -> bool:
         with self._db.write() as connection:
@@ -94,6 +126,28 @@ class SqliteStore:
     def member_labels(self, error_id: str) -> list[Mapping[str, str]]:
         sql = "SELECT labels FROM members WHERE error_id = ? AND status = ? ORDER BY first_seen, fingerprint"
         return [json.loads(labels) for (labels,) in self._db.read(sql, [error_id, Status.FIRING])]
+
+    def membership(self, error_id: str) -> list[Member]:
+        return self._find(
+            MEMBERS, "members", "WHERE error_id = ? ORDER BY last_seen DESC, fingerprint", [error_id]
+        )
+
+    def quiet_events(self, before: float, limit: int) -> list[tuple[Error, str]]:
+        rows = self._db.read(_QUIET, (before, max(0, limit)))
+        return [(ERRORS.read(row[1:]), row[0]) for row in rows]
+
+    def past_runs(self, error: Error, limit: int = 100) -> list[PastRun]:
+        values = [error.id, error.target, error.problem, error.subject, error.fingerprint, max(0, limit)]
+        return self._find(PAST_RUNS, "runs", _PAST_RUNS, values)
+
+    def keep_sight(self, error_id: str, seen: Mapping[str, Any]) -> None:
+        sql = "INSERT OR IGNORE INTO sights (error_id, seen) SELECT id, ? FROM errors WHERE id = ?"
+        with self._db.write() as connection:
+            connection.execute(sql, (to_json(seen), error_id))
+
+    def sight(self, error_id: str) -> Mapping[str, Any] | None:
+        rows = self._db.read("SELECT seen FROM sights WHERE error_id = ?", [error_id])
+        return json.loads(rows[0][0]) if rows else None
 
     # Decisions
 
@@ -228,6 +282,35 @@ class SqliteStore:
     def pauses(self, now: float) -> list[Pause]:
         return self._find(PAUSES, "pauses", "WHERE until IS NULL OR until > ? ORDER BY id", [now])
 
+    def expect_heartbeats(self, periods: Mapping[str, tuple[float, float]], at: float) -> None:
+        with self._db.write() as connection:
+            connection.executemany(
+                "INSERT INTO heartbeats (name, since, period, grace) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET period = excluded.period, grace = excluded.grace",
+                [(name, at, period, grace) for name, (period, grace) in periods.items()],
+            )
+
+    def beat(self, name: str, what: BeatKind, at: float, exit_code: int | None = None) -> Heartbeat:
+        with self._db.write() as connection:
+            connection.execute("INSERT OR IGNORE INTO heartbeats (name, since) VALUES (?, ?)", (name, at))
+            told = connection.execute(
+                f"UPDATE heartbeats SET last_{what} = ? WHERE name = ? AND coalesce(last_{what}, 0.0) <= ?",  # noqa: S608
+                (at, name, at),
+            ).rowcount
+            if told and exit_code is not None:
+                connection.execute(
+                    "UPDATE heartbeats SET last_exit_code = ? WHERE name = ?", (exit_code, name)
+                )
+            row = connection.execute(_HEARTBEAT, (name,)).fetchone()
+        return HEARTBEATS.read(row)
+
+    def heartbeats(self) -> list[Heartbeat]:
+        return self._find(HEARTBEATS, "heartbeats", "ORDER BY name", [])
+
+    def forget_heartbeat(self, name: str) -> bool:
+        with self._db.write() as connection:
+            return connection.execute("DELETE FROM heartbeats WHERE name = ?", (name,)).rowcount == 1
+
     def add_health(self, minutes: Sequence[HealthMinute]) -> None:
         with self._db.write() as connection:
             connection.executemany(
@@ -242,8 +325,10 @@ class SqliteStore:
 
     # Keeping house
 
-    def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
-        return prune(self._db, detail_before, summary_before)
+    def prune(
+        self, detail_before: float, summary_before: float, now: float | None = None
+    ) -> Mapping[str, int]:
+        return prune(self._db, detail_before, summary_before, now)
 
     def summaries(self, since: float) -> list[DailySummary]:
         end = "WHERE day >= strftime('%Y-%m-%d', ?, 'unixepoch') ORDER BY day, target, problem, severity"
@@ -313,9 +398,33 @@ _UPDATE_ERROR = f"""
     WHERE id = ? AND version = ? AND NOT (? AND EXISTS (
         SELECT 1 FROM errors AS other
         WHERE other.target = errors.target AND other.problem = errors.problem
-            AND other.open = 1 AND other.id <> errors.id
+            AND other.subject = errors.subject AND other.open = 1 AND other.id <> errors.id
     ))
 """  # noqa: S608
+
+
+_INHERIT = """
+    INSERT INTO members (error_id, fingerprint, status, first_seen, last_seen, times, labels, detail)
+    SELECT ?, fingerprint, status, last_seen, last_seen, 1, labels, detail FROM members
+    WHERE error_id = ? AND status = 'firing' AND fingerprint GLOB 'v[0-9]*.*'
+"""
+_QUIET = f"""
+    SELECT members.fingerprint, {", ".join(f'errors."{name}"' for name in ERRORS.columns)}
+    FROM members JOIN errors ON errors.id = members.error_id
+    WHERE members.status = 'firing' AND members.fingerprint GLOB 'v[0-9]*.*' AND members.last_seen < ?
+        AND errors.open = 1
+    ORDER BY members.last_seen LIMIT ?
+"""  # noqa: S608
+_PAST_RUNS = """
+    WHERE outcome IS NOT NULL AND outcome NOT IN ('shadowed', 'cancelled') AND ended_at IS NOT NULL
+        AND error_id <> ? AND error_id IN (
+            SELECT id FROM errors WHERE target = ? AND problem = ? AND subject = ?
+            UNION
+            SELECT error_id FROM members WHERE fingerprint = ? AND fingerprint GLOB 'v[0-9]*.*'
+        )
+    ORDER BY started_at DESC, seq DESC LIMIT ?
+"""
+_HEARTBEAT = f"SELECT {_names(HEARTBEATS.columns)} FROM heartbeats WHERE name = ?"  # noqa: S608
 
 
 def _update_error(connection: sqlite3.Connection, error: Error) -> bool:

@@ -2,10 +2,22 @@
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from remediator.signals import Admission, Decision, Error, Signal, Status
+from remediator.signals import (
+    MEMBERS_LIMIT,
+    OTHERS,
+    OTHERS_FINGERPRINT,
+    Admission,
+    Decision,
+    Error,
+    Signal,
+    Source,
+    Status,
+    placed,
+)
 from remediator.store import Admit, StoreError
 from remediator.store.rows import DECISIONS, ERRORS, to_json
 
@@ -18,7 +30,7 @@ _DECISION_COLUMNS = ", ".join(DECISIONS.columns)
 
 # S608: the texts put together here are column names of ours, never data.
 LATEST_ERROR = (
-    f"SELECT {_ERROR_COLUMNS} FROM errors WHERE target = ? AND problem = ? "  # noqa: S608
+    f"SELECT {_ERROR_COLUMNS} FROM errors WHERE target = ? AND problem = ? AND subject = ? "  # noqa: S608
     "ORDER BY open DESC, seq DESC LIMIT 1"
 )
 _WRITE_ERROR = (
@@ -26,14 +38,23 @@ _WRITE_ERROR = (
     f"ON CONFLICT (id) DO UPDATE SET {_ERROR_CHANGES}"
 )
 _WRITE_MEMBER = """
-    INSERT INTO members (error_id, fingerprint, status, first_seen, last_seen, times, labels)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO members (error_id, fingerprint, status, first_seen, last_seen, times, labels, detail)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (error_id, fingerprint) DO UPDATE SET
         status = excluded.status,
         last_seen = max(last_seen, excluded.last_seen),
         times = times + excluded.times,
-        labels = excluded.labels
+        labels = excluded.labels,
+        detail = iif(excluded.detail = '{}', detail, excluded.detail)
 """
+_COUNT_SUBJECTS = "SELECT count(*) FROM errors WHERE target = ? AND open = 1 AND subject <> ''"
+_COUNT_MEMBERS = "SELECT count(*) FROM members WHERE error_id = ? AND fingerprint GLOB 'v[0-9]*.*'"
+_ADVANCE = """
+    INSERT INTO senders (boot, seq, last_seen) VALUES (?, ?, ?)
+    ON CONFLICT (boot) DO UPDATE SET seq = excluded.seq, last_seen = excluded.last_seen
+    WHERE excluded.seq > seq
+"""
+_REMEMBER = "INSERT OR IGNORE INTO single_events (id, at) VALUES (?, ?)"
 _LAST_DECISION = (
     f"SELECT {_DECISION_COLUMNS} FROM decisions WHERE error_id IS ? AND cause = ? AND target = ? "  # noqa: S608
     "ORDER BY id DESC LIMIT 1"
@@ -81,6 +102,35 @@ def _answer(decision: Decision) -> tuple[object, ...]:
     return decision.verdict, decision.reason, decision.run_id
 
 
+def take_all(connection: sqlite3.Connection, signals: Sequence[Signal], admit: Admit) -> list[Admission]:
+    """Take signals inside a transaction of the caller's."""
+    intake = Intake(connection, admit)
+    admissions = [intake.take(signal) for signal in signals]
+    intake.flush()
+    return admissions
+
+
+def take_once(
+    connection: sqlite3.Connection, signals: Sequence[Signal], admit: Admit, at: float
+) -> list[Admission | None]:
+    """Take those of the signals whose event was not taken before."""
+    intake = Intake(connection, admit)
+    admissions = [
+        intake.take(signal) if _is_first(connection, signal.event_id, at) else None for signal in signals
+    ]
+    intake.flush()
+    return admissions
+
+
+def advance(connection: sqlite3.Connection, boot: str, seq: int, at: float) -> bool:
+    """Note a batch as taken; False when it was."""
+    return connection.execute(_ADVANCE, (boot, seq, at)).rowcount == 1
+
+
+def _is_first(connection: sqlite3.Connection, event_id: str, at: float) -> bool:
+    return not event_id or connection.execute(_REMEMBER, (event_id, at)).rowcount == 1
+
+
 @dataclass(slots=True)
 class _Member:
     """What this transaction adds to a member."""
@@ -90,6 +140,7 @@ class _Member:
     last_seen: float
     times: int
     labels: Mapping[str, str]
+    detail: Mapping[str, Any]
 
 
 class Intake:
@@ -98,7 +149,9 @@ class Intake:
     def __init__(self, connection: sqlite3.Connection, admit: Admit) -> None:
         self._connection = connection
         self._admit = admit
-        self._latest: dict[tuple[str, str], Error | None] = {}
+        self._latest: dict[tuple[str, str, str], Error | None] = {}
+        self._subjects: dict[str, int] = {}  # open errors with a subject, by target
+        self._sizes: dict[str, int] = {}  # fingerprints of events, by error
         self._changed: dict[str, Error] = {}
         self._members: dict[tuple[str, str], _Member] = {}
         # Decisions are written at once, for their ids; the errors they name follow with flush().
@@ -106,13 +159,17 @@ class Intake:
 
     def take(self, signal: Signal) -> Admission:
         """Admit one signal, seeing all that were taken before it."""
+        if signal.source is Source.EVENT:
+            signal = self._within_limits(signal)
         latest = self._latest_error(signal)
         admission = self._admitted(signal, latest)
         error = admission.error
         if error is not None:
             if error is not latest:
+                if error.open and error.subject and not (latest is not None and latest.open):
+                    self._count_subject(error.target)
                 error = replace(error, version=error.version + 1)
-                self._latest[signal.target, signal.problem] = error
+                self._latest[signal.target, signal.problem, signal.subject] = error
                 self._changed[error.id] = error
             self._join(error.id, signal)
         decision = admission.decision
@@ -126,13 +183,45 @@ class Intake:
         self._connection.executemany(
             _WRITE_MEMBER,
             (
-                (error_id, fingerprint, m.status, m.first_seen, m.last_seen, m.times, to_json(m.labels))
+                (
+                    error_id,
+                    fingerprint,
+                    m.status,
+                    m.first_seen,
+                    m.last_seen,
+                    m.times,
+                    to_json(m.labels),
+                    to_json(m.detail),
+                )
                 for (error_id, fingerprint), m in self._members.items()
             ),
         )
 
+    def _within_limits(self, signal: Signal) -> Signal:
+        """Give the signal the subject and the fingerprint that it may have."""
+        latest = self._latest_error(signal)
+        if signal.subject not in ("", OTHERS) and not (latest is not None and latest.open):
+            signal = placed(signal, latest, self._open_subjects(signal.target))
+            latest = self._latest_error(signal)
+        if latest is None or not latest.open or self._member_status(latest.id, signal.fingerprint):
+            return signal
+        if self._sizes.get(latest.id) is None:
+            self._sizes[latest.id] = self._connection.execute(_COUNT_MEMBERS, (latest.id,)).fetchone()[0]
+        if self._sizes[latest.id] >= MEMBERS_LIMIT:
+            return replace(signal, fingerprint=OTHERS_FINGERPRINT)
+        self._sizes[latest.id] += 1
+        return signal
+
+    def _open_subjects(self, target: str) -> int:
+        if target not in self._subjects:
+            self._subjects[target] = self._connection.execute(_COUNT_SUBJECTS, (target,)).fetchone()[0]
+        return self._subjects[target]
+
+    def _count_subject(self, target: str) -> None:
+        self._subjects[target] = self._open_subjects(target) + 1
+
     def _latest_error(self, signal: Signal) -> Error | None:
-        key = (signal.target, signal.problem)
+        key = (signal.target, signal.problem, signal.subject)
         if key not in self._latest:
             row = self._connection.execute(LATEST_ERROR, key).fetchone()
             self._latest[key] = ERRORS.read(row) if row else None
@@ -162,12 +251,16 @@ class Intake:
         return row is not None
 
     def _join(self, error_id: str, signal: Signal) -> None:
-        at = signal.received_at
+        # That nothing of it came in is no sight of it.
+        at = signal.received_at if signal.source is not Source.QUIET else 0.0
         member = self._members.get((error_id, signal.fingerprint))
         if member is None:
-            self._members[error_id, signal.fingerprint] = _Member(signal.status, at, at, 1, signal.labels)
+            self._members[error_id, signal.fingerprint] = _Member(
+                signal.status, at, at, signal.count, signal.labels, signal.detail
+            )
             return
         member.status = signal.status
         member.last_seen = max(member.last_seen, at)
-        member.times += 1
+        member.times += signal.count
         member.labels = signal.labels
+        member.detail = signal.detail or member.detail

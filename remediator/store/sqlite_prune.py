@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from remediator.store import SENDERS_KEPT, SINGLES_KEPT
 from remediator.store.sqlite_database import Database
 
 BATCH = 500
@@ -39,11 +40,29 @@ _OLD_ROWS: Mapping[str, str] = {
 """By the name that counts it: how the oldest rows of a table go."""
 
 
-def prune(database: Database, detail_before: float, summary_before: float) -> Mapping[str, int]:
+_REMEMBERED: Mapping[str, tuple[float, str]] = {
+    "senders": (
+        SENDERS_KEPT,
+        "DELETE FROM senders WHERE boot IN (SELECT boot FROM senders WHERE last_seen < ? LIMIT ?)",
+    ),
+    "single_events": (
+        SINGLES_KEPT,
+        "DELETE FROM single_events WHERE id IN (SELECT id FROM single_events WHERE at < ? LIMIT ?)",
+    ),
+}
+"""By the name that counts it: for how many seconds it is kept, and how it goes."""
+
+
+def prune(
+    database: Database, detail_before: float, summary_before: float, now: float | None = None
+) -> Mapping[str, int]:
     """Do what Store.prune promises; each transaction leaves the store whole."""
     gone = {"errors": _prune_errors(database, detail_before)}
     for table, sql in _OLD_ROWS.items():
         gone[table] = _delete(database, sql, detail_before)
+    if now is not None:
+        for table, (kept, sql) in _REMEMBERED.items():
+            gone[table] = _delete(database, sql, now - kept)
     day = datetime.fromtimestamp(summary_before, UTC).date().isoformat()
     with database.write() as connection:
         dropped = connection.execute("DELETE FROM daily_summaries WHERE day < ?", (day,))

@@ -156,4 +156,54 @@ CREATE TABLE pulse (beats INTEGER NOT NULL);
 INSERT INTO pulse VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_EVENTS = """
+ALTER TABLE errors ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+ALTER TABLE errors ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
+UPDATE errors SET fingerprint = coalesce(
+    (SELECT fingerprint FROM members WHERE error_id = errors.id ORDER BY last_seen DESC, fingerprint LIMIT 1),
+    ''
+);
+DROP INDEX errors_one_open;
+DROP INDEX errors_latest;
+CREATE UNIQUE INDEX errors_one_open ON errors (target, problem, subject) WHERE open = 1;
+CREATE INDEX errors_latest ON errors (target, problem, subject, open, seq);
+CREATE INDEX errors_subjects ON errors (target) WHERE open = 1 AND subject <> '';
+
+ALTER TABLE members ADD COLUMN detail TEXT NOT NULL DEFAULT '{}';
+CREATE INDEX members_events ON members (fingerprint) WHERE fingerprint GLOB 'v[0-9]*.*';
+CREATE INDEX members_quiet ON members (last_seen) WHERE status = 'firing' AND fingerprint GLOB 'v[0-9]*.*';
+
+-- What the exporter had seen when an error was opened.
+CREATE TABLE sights (
+    error_id TEXT PRIMARY KEY REFERENCES errors (id) ON DELETE CASCADE,
+    seen TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The last batch that was taken of each life of a sending process.
+CREATE TABLE senders (
+    boot TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    last_seen REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX senders_seen ON senders (last_seen);
+
+-- Events that came without a batch.
+CREATE TABLE single_events (
+    id TEXT PRIMARY KEY,
+    at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX single_events_at ON single_events (at);
+
+CREATE TABLE heartbeats (
+    name TEXT PRIMARY KEY,
+    since REAL NOT NULL,
+    period REAL,
+    grace REAL,
+    last_start REAL,
+    last_success REAL,
+    last_failure REAL,
+    last_exit_code INTEGER
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _EVENTS)
