@@ -20,7 +20,7 @@ from exporter.observation import Observation
 from exporter.page import landing_page
 from exporter.probing import Prober
 from exporter.publisher import Publisher
-from exporter.scheduler import Scheduler
+from exporter.scheduler import Scheduler, load_probes
 from exporter.scrape import Scrapes
 from exporter.serving import NO_OVERRIDES, Overrides, note_request, unprotected
 from exporter.state import WorldState
@@ -87,10 +87,12 @@ class Exporter:
             try:
                 config = await asyncio.to_thread(self._read, self._given)
                 protection = await asyncio.to_thread(self._protection_of, config)
+                # What may fail comes before anything has changed.
+                await asyncio.to_thread(load_probes, config)
+                await self.door.use(protection)
                 await self.scheduler.renew()
                 await self.prober.renew()
                 await self._apply(config)
-                await self.door.use(protection)
             except ConfigError:
                 self._failed("configuration")
                 raise
@@ -173,8 +175,8 @@ class Exporter:
     async def _watch(self) -> None:
         """Watch what the configuration and the sources name, as far as it is of this shard."""
         config = self._overrides.shard_of(self._given).of(self.discoverer.merged(self._given))
+        self.scheduler.apply(config)  # first, as it may fail, and so that no alert is raised of what has gone
         await self.publisher.apply(config)
-        self.scheduler.apply(config)
         self.prober.apply(config)
         self.config = config
 

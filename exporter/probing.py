@@ -210,8 +210,9 @@ class Prober:
 
     async def _probe(self, question: Question) -> Probed:
         if question.module is None:
-            started = monotonic()
-            seen = await self._scheduler.check(question.target, within=question.limit)
+            async with self._slot(question.limit) as left:
+                started = monotonic()
+                seen = await self._scheduler.check(question.target, within=left)
             missing = tuple(name for name in question.probes if name not in seen)
             return Probed(
                 observations=seen,
@@ -231,9 +232,8 @@ class Prober:
 
     async def _look(self, question: Question) -> tuple[Probed, list[Look]]:
         """Run the probes with every step noted; not part of what is known about a service."""
-        started = monotonic()
-        async with self._slot(question.limit):
-            left = max(0.001, question.limit - (monotonic() - started))
+        async with self._slot(question.limit) as left:
+            started = monotonic()
             looks = await asyncio.gather(
                 *(
                     look(name, probe, self._context(question, name, min(limit, left)), self._faults)
@@ -263,15 +263,16 @@ class Prober:
         )
 
     @asynccontextmanager
-    async def _slot(self, limit: float) -> AsyncIterator[None]:
-        free = self._free
+    async def _slot(self, limit: float) -> AsyncIterator[float]:
+        """Hold a place and tell how many of the *limit* seconds are left with it."""
+        free, asked = self._free, monotonic()
         try:
             await asyncio.wait_for(free.acquire(), limit)
         except TimeoutError as error:
             message = "too many probes run at once; raise exporter.concurrency or ask less often"
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error
         try:
-            yield
+            yield max(0.001, limit - (monotonic() - asked))
         finally:
             free.release()
 

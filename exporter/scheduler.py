@@ -33,6 +33,7 @@ BATCH = 4
 LONGEST_TICK = 0.02  # seconds
 FIRST_APART = 0.002  # seconds between the first runs of new probes
 JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
+RUNS_OF_ONE = 4  # at once of one probe, however often somebody asks; whoever hangs is asked no more
 LAG_EVERY = 0.05  # seconds; a blocked loop is seen but for so much
 LAG_KEPT = 200
 HELD_UP = 0.25  # share of a timeout; a loop that stood still for longer makes time-outs of its own
@@ -111,6 +112,12 @@ def plans_of(config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
         )
 
 
+def load_probes(config: WatchConfig) -> None:
+    """Import what *config* needs, so that ``apply`` finds it. Raises what an import raises."""
+    for kind in {plan.config.kind for _, plan in plans_of(config)}:
+        probe_function(kind)
+
+
 def _tick(intervals: Iterable[float]) -> float:
     """Return the seconds in which about BATCH probes start: started together they cost a third less.
 
@@ -124,6 +131,10 @@ def _phase(key: Key, interval: float, tick: float) -> float:
     """Return when in its interval a probe starts: by the hash of its name, on a tick."""
     wanted = crc32(" ".join(key).encode()) / 2**32 * interval
     return wanted - wanted % tick
+
+
+def _is_same(plan: Plan | None, before: Plan) -> bool:
+    return plan is before or plan == before
 
 
 def _edge_key(edge: Integration) -> Key:
@@ -147,6 +158,7 @@ class Scheduler:
         self._on_record = on_record
         self._config = WatchConfig()  # what is watched now
         self._entries: dict[Key, Entry] = {}
+        self._running: set[asyncio.Task[Any]] = set()  # runs, also of what is watched no more
         self._tools = Tools(resolver=Resolver(counters.dns))
         self._slots: Slots[Entry] = Slots(1)
         self._ring: list[tuple[int, str]] = []  # services with probes, by the hash of their names
@@ -164,12 +176,11 @@ class Scheduler:
         """Stop all probes and wait until they have let go of their connections."""
         if self._lag_timer is not None:
             self._lag_timer.cancel()
-        tasks: list[asyncio.Task[Any]] = [task for entry in self._entries.values() for task in entry.runs]
         for entry in self._entries.values():
             self._close(entry)
-        tasks += self._peer_checks
-        for task in tasks:
+        for task in self._peer_checks:
             task.cancel()
+        tasks = {*self._running, *self._peer_checks}
         if tasks:
             await asyncio.wait(tasks)
         await self._tools.close()
@@ -177,18 +188,21 @@ class Scheduler:
     def apply(self, config: WatchConfig) -> None:
         """Watch what *config* says. What did not change keeps its state; the rest runs at once.
 
-        Services that are the same objects as before cost next to nothing.
+        Services that are the same objects as before cost next to nothing. Raises what importing a kind of
+        probe raises, and then nothing has changed.
         """
+        plans = dict(self._plans(config))
+        gone = [key for key, entry in self._entries.items() if not _is_same(plans.get(key), entry.plan)]
+        kept = self._entries.keys() - gone
+        tick = _tick(plan.settings.interval for plan in plans.values())
+        fresh = [self._made(key, plan, tick) for key, plan in plans.items() if key not in kept]
+        # From here on nothing can fail.
+        self._tick = tick
         self._limit(config.exporter)
         self._tools.resolver.source = config.exporter.resolver
-        plans = dict(self._plans(config))
-        for key, entry in list(self._entries.items()):
-            plan = plans.get(key)
-            if plan is not entry.plan and plan != entry.plan:
-                self._close(entry)
-                del self._entries[key]
-        self._tick = _tick(plan.settings.interval for plan in plans.values())
-        fresh = [self._add(key, plan) for key, plan in plans.items() if key not in self._entries]
+        for key in gone:
+            self._close(self._entries.pop(key))
+        self._entries.update((entry.key, entry) for entry in fresh)
         transitions = self._lay_out(config)
         for place, entry in enumerate(fresh):
             self._begin(entry, min(FIRST_APART, entry.plan.settings.interval / len(fresh)) * place)
@@ -228,7 +242,8 @@ class Scheduler:
             return {}
         try:
             done, _ = await asyncio.wait(runs, timeout=within)
-            return {name: task.result() for task, name in runs.items() if task in done}
+            # Cancelled is the run of a probe that went with a reload meanwhile.
+            return {name: run.result() for run, name in runs.items() if run in done and not run.cancelled()}
         finally:
             for task in runs:
                 task.cancel()  # ends the waiting; what was begun goes on and is recorded
@@ -281,22 +296,28 @@ class Scheduler:
         service = self.world.services.get(target)  # None: it went with a reload meanwhile
         return [self._entries["service", target, name] for name in service.probes] if service else []
 
-    def _add(self, key: Key, plan: Plan) -> Entry:
-        entry = Entry(
+    def _made(self, key: Key, plan: Plan, tick: float) -> Entry:
+        """Make an entry that nothing knows of yet. Raises what importing the kind of probe raises."""
+        return Entry(
             key=key,
             plan=plan,
             run=probe_function(plan.config.kind),
-            state=ProbeState(kind=plan.config.kind, settings=plan.settings),
+            state=self._state_for(key, plan),
             context=Context(
                 timeout=plan.settings.timeout,
                 tools=self._tools,
                 gate=plan.gate,
                 stopped_fails=plan.stopped_fails,
             ),
-            phase=_phase(key, plan.settings.interval, self._tick),
+            phase=_phase(key, plan.settings.interval, tick),
         )
-        self._entries[key] = entry
-        return entry
+
+    def _state_for(self, key: Key, plan: Plan) -> ProbeState:
+        """Return what is known of the same probe in another rhythm, else nothing yet."""
+        known = self._entries.get(key)
+        if known is None or known.plan.config != plan.config:
+            return ProbeState(kind=plan.config.kind, settings=plan.settings)
+        return replace(known.state, settings=plan.settings)
 
     def _lay_out(self, config: WatchConfig) -> list[Transition]:
         """Make the world's services and edges those of the configuration, in its order."""
@@ -393,14 +414,14 @@ class Scheduler:
         self._counters.in_progress += 1
         task = asyncio.get_running_loop().create_task(self._run(entry, slot))
         entry.runs[task] = monotonic()
+        self._running.add(task)
         return task
 
     async def _run_now(self, entry: Entry) -> Observation:
-        """Run *entry* now, or join a run that has just begun."""
-        now = monotonic()
-        for task, started in entry.runs.items():
-            if now - started < JOIN_WITHIN:
-                return await asyncio.shield(task)
+        """Run *entry* now, or join the newest run: one that has just begun, or when too many hang already."""
+        newest = next(reversed(entry.runs.items()), None)
+        if newest and (monotonic() - newest[1] < JOIN_WITHIN or len(entry.runs) >= RUNS_OF_ONE):
+            return await asyncio.shield(newest[0])
         return await asyncio.shield(self._start(entry))
 
     async def _run(self, entry: Entry, slot: bool | None) -> Observation:
@@ -444,6 +465,7 @@ class Scheduler:
         task = asyncio.current_task()
         if task is not None:
             entry.runs.pop(task, None)
+            self._running.discard(task)
         if slot is not None:
             self._slots.give_back(doubtful=slot)
             self._admit()
@@ -525,6 +547,9 @@ class Scheduler:
         if entry.ending is not None:
             entry.ending.close()
             entry.ending = None
+        for task in entry.runs:
+            # Not now: a task that is cancelled before its first step gives no slot back.
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     def _measure_lag(self, due: float) -> None:
         now = monotonic()

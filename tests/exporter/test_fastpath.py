@@ -81,6 +81,10 @@ def http(port: int) -> dict[str, Any]:
     return {"probes": [{"http": f"http://me:{SECRET}@127.0.0.1:{port}/?key={SECRET}"}]}
 
 
+def another_look_at(port: int) -> dict[str, Any]:
+    return {"probes": [{"http": f"http://127.0.0.1:{port}/another"}]}
+
+
 async def test_a_service_that_is_down_is_told_at_once_refreshed_and_resolved(
     alertmanager: str,
     start: Callable[..., Any],
@@ -232,7 +236,7 @@ async def test_a_reload_does_not_resolve_the_alert_of_a_service_that_is_still_do
     await until(lambda: sent)
     section = {**RHYTHM, "interval": "150ms", "confirm": 20, "alertmanagers": [address]}
     (tmp_path / "soulfra.yml").write_text(
-        yaml.safe_dump({"exporter": section, "services": {"shop": http(port)}})
+        yaml.safe_dump({"exporter": section, "services": {"shop": another_look_at(port)}})
     )
 
     await exporter.reload()
@@ -271,15 +275,15 @@ async def test_a_service_that_is_watched_no_more_is_resolved(
 async def test_a_standing_alert_goes_to_an_alertmanager_that_a_reload_names(
     alertmanager: str, start: Callable[..., Any], free_port: Callable[[], int], until: Any, tmp_path: Path
 ) -> None:
-    services = {"shop": http(free_port())}
+    port = free_port()
     nobody = f"http://127.0.0.1:{free_port()}"
-    exporter = await start(services, alertmanagers=[nobody])
+    exporter = await start({"shop": http(port)}, alertmanagers=[nobody])
     await until(lambda: sum(exporter.counters.post_failures.values()))
 
-    # The first reload changes the rhythm, after which nothing is known of the service for long.
+    # The first reload changes the probe, after which nothing is known of the service for long.
     for section in ({"alertmanagers": [nobody]}, {"alertmanagers": [alertmanager]}):
         exporting = {**RHYTHM, "interval": "60s", "interval_on_failure": "60s", **section}
-        config = {"exporter": exporting, "services": services}
+        config = {"exporter": exporting, "services": {"shop": another_look_at(port)}}
         (tmp_path / "soulfra.yml").write_text(yaml.safe_dump(config))
         await exporter.reload()
     assert exporter.world.services["shop"].verdict == "unknown"

@@ -339,6 +339,28 @@ async def test_who_gets_no_slot_in_time_is_told_so(start: Start) -> None:
     assert "too many probes run at once" in text
 
 
+async def test_looks_at_services_hold_places_too(start: Start) -> None:
+    arrived = asyncio.Event()
+
+    async def never(_: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.sleep(20)
+        return web.Response()
+
+    async with site(never) as port:
+        services = {"hangs": {"probes": [{"http": f"http://127.0.0.1:{port}/", "timeout": "5s"}]}}
+        client = await start(services=services, concurrency=4)
+        await arrived.wait()
+        first = asyncio.create_task(probe(client, target="hangs"))
+        await asyncio.sleep(0)  # it is on its way; the second waits behind it in any case
+        status, text = await probe(client, {"X-Prometheus-Scrape-Timeout-Seconds": "0.2"}, target="hangs")
+        first.cancel()
+        await asyncio.wait([first])
+
+    assert status == 503
+    assert "too many probes run at once" in text
+
+
 async def test_what_was_asked_stands_on_the_page_with_its_log(start: Start) -> None:
     client = await start({"http": HTTP}, LOOPBACK)
     async with site(fine) as port:

@@ -1,6 +1,7 @@
 """A reload takes effect as a whole or not at all."""
 
 import asyncio
+import errno
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from aiohttp.test_utils import TestClient, TestServer
 
+from exporter import scheduler as scheduling
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.kinds import Tls
@@ -227,3 +229,43 @@ async def test_another_rhythm_of_all_is_taken_by_services_that_did_not_change(wa
 
     settings = [p.settings for s in watched.exporter.world.services.values() for p in s.probes.values()]
     assert {one.interval for one in settings} == {30.0}
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+async def test_a_kind_that_cannot_be_loaded_changes_nothing_and_hinders_no_later_reload(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, place: str, until: Callable[..., Any]
+) -> None:
+    before = watched.everything()
+    load = scheduling.probe_function
+
+    def no_files_left(kind: str) -> Any:
+        if kind == "dns":
+            raise OSError(errno.EMFILE, "too many open files")
+        return load(kind)
+
+    monkeypatch.setattr(scheduling, "probe_function", no_files_left)
+    new = {"new": {"probes": [{"dns": "127.0.0.1:1", "query": "shop.example"}]}}
+    dead = {"dead": {**watched.config["services"]["dead"], "timeout_threshold": "9s", "host": "elsewhere"}}
+    watched.write({**watched.config, "services": {**new, **dead} if place == "first" else {**dead, **new}})
+
+    status, _ = await watched.reload()
+
+    assert status == 500
+    assert watched.everything() == before
+    assert not watched.exporter.counters.reload_successful
+
+    monkeypatch.setattr(scheduling, "probe_function", load)
+    assert (await watched.reload())[0] == 200
+    await until(lambda: watched.exporter.world.services["new"].probes["dns"].attempts)
+    assert watched.exporter.world.services["dead"].host == "elsewhere"
+
+
+async def test_another_rhythm_of_all_forgets_nothing_of_what_was_seen(watched: Watched) -> None:
+    seen = watched.exporter.world.services["dead"].probes["tcp"].attempts
+    watched.write({**watched.config, "exporter": {**watched.config["exporter"], "interval": "30s"}})
+
+    assert (await watched.reload())[0] == 200
+
+    service = watched.exporter.world.services["dead"]
+    assert service.verdict is Verdict.DOWN
+    assert service.probes["tcp"].attempts >= seen > 0

@@ -466,3 +466,46 @@ async def test_peers_that_vanish_by_a_reload_are_no_fault_and_no_evidence(stage:
     stage.apply({"a": 1}, interval="60s")
 
     assert await asking is False
+
+
+async def test_a_probe_that_is_watched_no_more_lets_go_at_once(
+    stage: Stage, until: Callable[..., Awaitable[Any]]
+) -> None:
+    stage.apply({"hangs": HANGING, "well": 1}, timeout="60s", interval="90s")
+    await until(lambda: stage.counters.in_progress == 1 and stage.attempts("well") == 1)
+    asked = asyncio.create_task(stage.scheduler.check("hangs"))
+    await asyncio.sleep(0)
+
+    stage.apply({"well": 1}, timeout="60s", interval="90s")
+
+    await until(lambda: stage.counters.in_progress == 0)
+    assert await asked == {}
+    assert stage.scheduler._slots.taken == 0
+    assert not stage.scheduler._running
+
+
+async def test_a_probe_that_is_taken_out_before_its_first_step_keeps_no_slot(stage: Stage) -> None:
+    stage.apply({"hangs": HANGING}, interval="90s")
+    entry = next(iter(stage.scheduler._entries.values()))
+    assert entry.timer is not None
+    entry.timer.cancel()
+    stage.scheduler._fire(entry)  # its run has not begun yet
+
+    stage.apply({}, interval="90s")
+    await asyncio.gather(*stage.scheduler._running, return_exceptions=True)
+
+    assert stage.scheduler._slots.taken == 0
+    assert stage.counters.in_progress == 0
+
+
+async def test_however_often_somebody_asks_for_one_that_hangs_few_runs_of_it_are_under_way(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[Any]]
+) -> None:
+    monkeypatch.setattr(scheduling, "JOIN_WITHIN", 0.0)
+    stage.apply({"hangs": HANGING}, timeout="60s", interval="90s")
+    await until(lambda: stage.counters.in_progress == 1)
+
+    asking = [asyncio.create_task(stage.scheduler.check("hangs", within=0.1)) for _ in range(50)]
+
+    assert await asyncio.gather(*asking) == [{}] * 50
+    assert stage.counters.in_progress == scheduling.RUNS_OF_ONE
