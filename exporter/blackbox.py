@@ -112,6 +112,7 @@ def _of_patterns(probed: Probed) -> Iterator[Family]:
 
 def _of_http(outcome: Outcome) -> Iterator[Family]:
     facts = outcome.http or HttpFacts(status=0, version="0")
+    uncompressed = facts.body_bytes if facts.unpacked_bytes is None else facts.unpacked_bytes
     length = -1 if facts.content_length is None else facts.content_length
     yield _one("probe_http_status_code", "Response HTTP status code", facts.status)
     yield _one(
@@ -120,9 +121,7 @@ def _of_http(outcome: Outcome) -> Iterator[Family]:
     yield _one("probe_http_ssl", "Indicates if SSL was used for the final redirect", int(facts.secure))
     yield _one("probe_http_redirects", "The number of redirects", facts.redirects)
     yield _one("probe_http_content_length", "Length of http content response", length)
-    yield _one(
-        "probe_http_uncompressed_body_length", "Length of uncompressed response body", facts.body_bytes
-    )
+    yield _one("probe_http_uncompressed_body_length", "Length of uncompressed response body", uncompressed)
     if facts.last_modified is not None:
         yield _one(
             "probe_http_last_modified_timestamp_seconds",

@@ -198,7 +198,8 @@ class HttpFacts:
     version: str = "1.1"
     redirects: int = 0
     content_length: int | None = None
-    body_bytes: int = 0
+    body_bytes: int = 0  # as they came
+    unpacked_bytes: int | None = None  # where a packed body was asked for
     last_modified: float | None = None
     secure: bool = False  # the last answer came over TLS
 

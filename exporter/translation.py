@@ -7,6 +7,7 @@ from pydantic import PlainValidator, ValidationError
 
 from exporter.fields import Strict
 from exporter.kinds import ProbeBase, Tls, model_of
+from exporter.kinds.http import HttpProbe
 from exporter.modules import TLS_VERSIONS, Choice, HeaderMatch, HttpModule, Module, Records, TlsConfig
 
 REDIRECTS = 10
@@ -85,7 +86,7 @@ def _http(module: Module, target: str) -> ProbeBase:
     if tls.server_name is None and host is not None:
         # What the peer is called counts for its certificate too.
         tls = tls.model_copy(update={"server_name": host.partition(":")[0]})
-    return model_of("http").model_validate(
+    probe = HttpProbe.model_validate(
         {
             "http": url,
             "method": http.method,
@@ -102,6 +103,7 @@ def _http(module: Module, target: str) -> ProbeBase:
             "tls": _tls(tls),
         }
     )
+    return probe.counting_body()
 
 
 def _credentials(http: HttpModule) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
 
 from exporter.fields import ByteSize, Scalar, Strict, Url, as_list, header_text
 from exporter.kinds import IpChoice, ProbeBase, Tls
@@ -14,6 +14,8 @@ from exporter.kinds.unix import SocketPath
 
 MOST_REDIRECTS = 20
 MOST_BODY = 64 * 1024 * 1024
+MOST_JSON = 2 * 1024 * 1024
+"""Bytes of a body that is read as JSON: the event loop stands still meanwhile, some 20 ms for each MiB."""
 _TOKEN = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 _CLASS = re.compile(r"^[1-5]xx$")
 _FRAMING = {"content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect"}
@@ -175,6 +177,12 @@ class HttpAsk(IpChoice):
     body_limit: Annotated[ByteSize, Field(ge=1, le=MOST_BODY)] = 1024 * 1024
     expect: HttpExpect = HttpExpect()
     tls: Tls = Tls()
+    _counts_body: bool = PrivateAttr(default=False)
+
+    @property
+    def counts_body(self) -> bool:
+        """Whether the whole body is read of any answer, also where its status alone is a failure."""
+        return self._counts_body
 
     @model_validator(mode="after")
     def _one_way_each(self) -> Self:
@@ -188,7 +196,18 @@ class HttpAsk(IpChoice):
             raise ValueError("write socket or proxy, not both: a socket file needs no proxy")
         if self.method == "HEAD" and self.expect.of_body:
             raise ValueError("an answer to HEAD has no body to expect something of; use GET")
+        if self.expect.json_:
+            check_json_limit("expect.json", self.body_limit)
         return self
+
+
+def check_json_limit(key: str, body_limit: int) -> None:
+    """Raise ValueError when bodies up to *body_limit* are too large for what *key* does."""
+    if body_limit > MOST_JSON:
+        raise ValueError(
+            f"{key} is read from bodies of {MOST_JSON // 2**20} MiB at most: lower body_limit, or search the"
+            " text with a regular expression"
+        )
 
 
 class HttpProbe(HttpAsk, ProbeBase):
@@ -196,6 +215,11 @@ class HttpProbe(HttpAsk, ProbeBase):
 
     kind: ClassVar[str] = "http"
     http: Url
+
+    def counting_body(self) -> Self:
+        """Read the whole body of any answer, so that its length can be told."""
+        self._counts_body = True
+        return self
 
     def address(self) -> tuple[str, int] | None:
         """Return host and port of the address; None for a socket file."""

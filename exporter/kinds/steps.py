@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from exporter.fields import Strict, Url
 from exporter.kinds import ProbeBase
-from exporter.kinds.http import HeaderName, HttpAsk
+from exporter.kinds.http import HeaderName, HttpAsk, check_json_limit
 from exporter.kinds.patterns import check_re2
 
 MOST_STEPS = 20
@@ -72,6 +72,8 @@ class HttpStep(HttpAsk):
     def _body_to_capture(self) -> Self:
         if self.method == "HEAD" and self.reads_body:
             raise ValueError("an answer to HEAD has no body to capture something from; use GET")
+        if any(capture.json_ is not None for capture in self.capture.values()):
+            check_json_limit("a captured value of JSON", self.body_limit)
         return self
 
 

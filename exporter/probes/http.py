@@ -1,14 +1,14 @@
 """Ask an HTTP address and hold the answer against what is expected."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 
 from pydantic import SecretStr
 
 from exporter.kinds.http import HttpAsk, HttpProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes.context import Context, Progress, guarded
-from exporter.probes.http_ask import Request, Visit, basic, facts_of, place_of, visit, with_defaults
+from exporter.probes.http_ask import FOLLOWED, Request, Visit, basic, facts_of, place_of, visit, with_defaults
 from exporter.probes.http_judge import Finding, Judge
 from exporter.probes.http_wire import AnswerError, Wish
 from exporter.probes.own_files import OwnFileError, from_files, read_own, read_secret
@@ -45,9 +45,15 @@ class Plan:
 
 
 def wish_of(ask: HttpAsk, judge: Judge, *, keep_body: bool = False) -> Wish:
-    """Return how much of an answer is wanted; its body for statuses that are expected alone."""
+    """Return how much of an answer is wanted: its body for expected statuses, or for all."""
     keep = keep_body or judge.looks_at_body
-    return Wish(body_for=judge.statuses, keep_body=keep, body_limit=ask.body_limit)
+    statuses = _all_statuses(following=ask.redirects > 0) if ask.counts_body else judge.statuses
+    return Wish(body_for=statuses, keep_body=keep, body_limit=ask.body_limit)
+
+
+@cache
+def _all_statuses(*, following: bool) -> frozenset[int]:
+    return frozenset(range(200, 1000)) - (FOLLOWED if following else frozenset())
 
 
 def request_of(ask: HttpAsk, address: str, headers: Mapping[str, str], body: str | None) -> Request:
@@ -78,11 +84,11 @@ async def _run(config: HttpProbe, context: Context, progress: Progress) -> Outco
 async def judged(judge: Judge, seen: Visit, context: Context) -> Finding | None:
     """Say what is wrong with an answer, or None. Raises OwnWantError when too many wait to be judged."""
     finding = judge.head(seen.answer, secure=seen.place.secure)
-    if finding is not None or not seen.answer.body:
-        return finding or judge.body(seen.answer)
-    if len(seen.answer.body) < IN_THREAD_FROM:
-        return judge.body(seen.answer)
-    return await context.tools.judging.run(partial(judge.body, seen.answer))
+    if finding is not None and not judge.unpacks:
+        return finding
+    look = partial(judge.body, seen.answer)
+    of_body = look() if seen.answer.kept_bytes < IN_THREAD_FROM else await context.tools.judging.run(look)
+    return finding or of_body
 
 
 def verdict_of(error: AnswerError | OwnFileError) -> Finding:

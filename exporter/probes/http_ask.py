@@ -19,7 +19,7 @@ from exporter.probes.resolver import literal_version
 from soulfra_monitor.redaction import is_secret_key
 
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._[]?|^`{}\"<>\\"
-_FOLLOWED = {301, 302, 303, 307, 308}
+FOLLOWED = frozenset({301, 302, 303, 307, 308})
 _AS_GET = {301, 302, 303}
 _OK = range(200, 300)
 _STAYS_HOME = {"host", "authorization", "cookie", "proxy-authorization"}
@@ -126,6 +126,7 @@ def facts_of(seen: Visit) -> HttpFacts:
         redirects=seen.redirects,
         content_length=answer.content_length,
         body_bytes=answer.body_bytes,
+        unpacked_bytes=answer.unpacked_bytes,
         last_modified=_last_modified(answer),
         secure=seen.place.secure,
     )
@@ -182,7 +183,7 @@ async def visit(
         if cookies is not None:
             cookies.take(request.place.host, answer.values(b"set-cookie"), secure=request.place.secure)
         location = answer.value(b"location")
-        if not ask.redirects or answer.status not in _FOLLOWED or not location:
+        if not ask.redirects or answer.status not in FOLLOWED or not location:
             return Visit(answer=answer, place=request.place, redirects=redirects)
         if redirects == ask.redirects:
             progress.http = facts_of(Visit(answer=answer, place=request.place, redirects=redirects))

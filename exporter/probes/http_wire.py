@@ -47,7 +47,20 @@ class Answer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_length: int | None = None
     body_bytes: int = 0  # as they came, packed or not
-    body: bytes = b""
+    unpacked_bytes: int | None = None  # where a packed body was asked for
+    parts: list[bytes] = field(default_factory=list)  # what is kept of the body
+
+    @property
+    def body(self) -> bytes:
+        """The body that is kept. Put together when it is first asked for: of a large one in a thread."""
+        if len(self.parts) > 1:
+            self.parts = [b"".join(self.parts)]
+        return self.parts[0] if self.parts else b""
+
+    @property
+    def kept_bytes(self) -> int:
+        """How large the body is that is kept."""
+        return sum(map(len, self.parts))
 
     def values(self, name: bytes) -> list[str]:
         """Return every value of a header, *name* in small letters."""
@@ -75,7 +88,6 @@ class Exchange(asyncio.Protocol):
         self._bodiless = headless
         self._parser = HttpResponseParser(self)
         self._got = Answer()
-        self._parts: list[bytes] = []
         self._received = 0
         self._head_bytes = 0
         self._interim = 0
@@ -166,13 +178,12 @@ class Exchange(asyncio.Protocol):
         if self._got.body_bytes > self._wish.body_limit:
             self._fail_large()
         elif self._wish.keep_body:
-            self._parts.append(part)
+            self._got.parts.append(part)
 
     def on_message_complete(self) -> None:
         """Hand the answer over, unless it was an interim one."""
         if self._over or not self._head_done:
             return
-        self._got.body = b"".join(self._parts)
         if self._wish.phases:
             self._progress.reach("transfer")
         self._over = True

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from urllib.parse import quote
 
 from exporter.fields import header_text
@@ -83,7 +83,7 @@ class Run:
         return finding or await self._capture(ready, seen)
 
     async def _capture(self, ready: Ready, seen: Visit) -> Finding | None:
-        if len(seen.answer.body) < IN_THREAD_FROM:
+        if seen.answer.kept_bytes < IN_THREAD_FROM:
             found = captured(ready, seen)
         else:
             found = await self.context.tools.judging.run(partial(captured, ready, seen))
@@ -113,8 +113,12 @@ def captured(ready: Ready, seen: Visit) -> Values | Finding:
     if isinstance(body, tuple):
         return body
     values: Values = {}
+    parsed = cache(lambda: parse_json(body))
     for name, capture in ready.step.capture.items():
-        found = _captured(name, capture, ready, seen, body)
+        if capture.json_ is not None:
+            found = _from_json(name, capture.json_, *parsed())
+        else:
+            found = _captured(name, capture, ready, seen, body)
         if isinstance(found, tuple):
             return found
         if len(found) > CAPTURE_LIMIT:
@@ -129,17 +133,14 @@ def _captured(name: str, capture: Capture, ready: Ready, seen: Visit, body: byte
         return (
             values[0] if values else (Reason.HEADER, f"there is no header {capture.header} to capture {name}")
         )
-    if capture.json_ is not None:
-        return _from_json(name, capture.json_, body)
     match = ready.patterns[name].search(body)
     if match is None or match.group(1) is None:
         return Reason.BODY, f"nothing in the body matches to capture {name}"
     group: bytes = match.group(1)
-    return group.decode("utf-8", "replace")
+    return group[: 4 * CAPTURE_LIMIT + 4].decode("utf-8", "replace")  # more is too long in any case
 
 
-def _from_json(name: str, path: str, body: bytes) -> str | Finding:
-    parsed, finding = parse_json(body)
+def _from_json(name: str, path: str, parsed: object, finding: Finding | None) -> str | Finding:
     if finding is not None:
         return finding
     value = value_at(parsed, path)
