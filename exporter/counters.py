@@ -44,6 +44,7 @@ class SourceCounts:
     skipped: Counter[str] = field(default_factory=Counter)  # of those, by reason
     failures: Counter[str] = field(default_factory=Counter)
     last_success: float = 0.0
+    refresh: float = 0.0  # seconds between looks
 
 
 @dataclass(slots=True)

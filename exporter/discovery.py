@@ -95,7 +95,8 @@ class Discoverer:
             reader = FileReader(place, self._folder)
         else:
             reader = HttpReader(place, self._folder, entry.refresh)
-        return _Source(name=name, config=entry, reader=reader)
+        counts = SourceCounts(refresh=entry.refresh)
+        return _Source(name=name, config=entry, reader=reader, counts=counts)
 
     async def _ask_again_and_again(self, source: _Source) -> None:
         while True:

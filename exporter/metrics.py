@@ -39,8 +39,12 @@ def _title(kind: str, name: str, text: str) -> Title:
 
 SERVICE_TITLES = (
     _title("gauge", "service_up", "Whether the service is up (1) or confirmed down (0); none while unknown."),
-    _title("gauge", "service_timeout_threshold_seconds", "An answer slower than this is too slow."),
     _title("gauge", "service_error_threshold", "Errors per 5 minutes that are too many."),
+    _title(
+        "gauge",
+        "probe_timeout_threshold_seconds",
+        "An answer slower than this is too slow; of probes over a network, whose time is an answer's.",
+    ),
     _title("gauge", "target_info", "Facts about the target that are not numbers."),
 )
 
@@ -48,13 +52,17 @@ SERVICE_TITLES = (
 def service_texts(service: ServiceState) -> Texts:
     """Write what every service has; see SERVICE_TITLES."""
     at = f"{{{label(target=service.target)}}}"
-    up, timeout, errors, info = (title.name for title in SERVICE_TITLES)
+    up, errors, timeout, info = (title.name for title in SERVICE_TITLES)
+    probes = [name for name, probe in service.probes.items() if probe.is_remote]
     facts = label(target=service.target, host=service.host or "", **service.labels)
     known = service.verdict is not Verdict.UNKNOWN
     return (
         f"{up}{at} {int(service.verdict is Verdict.UP)}\n" if known else "",
-        f"{timeout}{at} {number(service.timeout_threshold)}\n",
         f"{errors}{at} {service.error_threshold}\n",
+        "".join(
+            f"{timeout}{{{label(target=service.target, probe=name)}}} {number(service.timeout_threshold)}\n"
+            for name in probes
+        ),
         f"{info}{{{facts}}} 1\n",
     )
 
@@ -172,6 +180,11 @@ PROBE_TITLES = (
         "probe_trouble",
         "1 while a failure is confirmed that tells of a problem but makes no service down.",
     ),
+    _title(
+        "gauge",
+        "probe_fault",
+        "1 while it is confirmed that the exporter cannot carry the probe out, for a reason of its own.",
+    ),
     _title("gauge", "probe_phase_duration_seconds", "How long the parts of the last run took."),
     _title(
         "gauge",
@@ -202,6 +215,7 @@ def probe_texts(labels: Labels, state: ProbeState) -> Texts:
         *_run_texts("soulfra_probe", labels, state),
         unconfirmed,
         f'soulfra_probe_trouble{{{labels},problem="{state.trouble}"}} 1\n' if state.trouble else "",
+        f"soulfra_probe_fault{{{labels}}} 1\n" if state.is_faulty else "",
         "".join(
             [
                 f'soulfra_probe_phase_duration_seconds{{{labels},phase="{phase}"}} {seconds:.6f}\n'
@@ -404,6 +418,11 @@ def _of_discovery(counters: Counters) -> Iterator[Family]:
         "discovery_last_success_timestamp_seconds",
         "When the source was last asked successfully; 0 when it never was.",
         [(source, counts.last_success) for source, counts in sources],
+    )
+    yield _gauge(
+        "discovery_refresh_seconds",
+        "How often the source is asked.",
+        [(source, counts.refresh) for source, counts in sources],
     )
 
 

@@ -138,7 +138,7 @@ class ProbeState:
     def _lose_sight(self) -> None:
         """Take in a fault of ours: it says nothing about the service; several mean that nothing is known."""
         self.faults += 1
-        if self.faults >= self.settings.confirm:
+        if self.is_faulty:
             self.down = None
             self._forget_trouble()
 
@@ -153,6 +153,11 @@ class ProbeState:
     def is_remote(self) -> bool:
         """Whether its looks go over a network, so that they fail when the exporter is cut off."""
         return self.kind not in LOCAL_KINDS
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether it cannot look by our own fault, confirmed as an outage is."""
+        return self.faults >= self.settings.confirm
 
     @property
     def failing_now(self) -> bool:
@@ -281,8 +286,8 @@ class ServiceState:
 
     @property
     def response_time(self) -> float | None:
-        """Seconds the newest network probe took."""
-        runs = [state.last for state in self.probes.values() if state.last and state.kind != "process"]
+        """Seconds the newest network probe took; how long this machine took to look is no answer's time."""
+        runs = [state.last for state in self.probes.values() if state.last and state.is_remote]
         return max(runs, key=lambda run: run.started).seconds if runs else None
 
     @property

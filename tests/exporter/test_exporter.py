@@ -306,7 +306,7 @@ EXPECTED = (
     "probe_interval_seconds",
     "probe_timeout_seconds",
     "probe_tls_not_after_timestamp_seconds",
-    "service_timeout_threshold_seconds",
+    "probe_timeout_threshold_seconds",
     "service_error_threshold",
     "target_info",
     "process_cpu_seconds",

@@ -192,6 +192,15 @@ def test_slow_is_said_of_the_newest_network_answer() -> None:
     assert (state.response_time, state.slow) == (1.5, True)
 
 
+@pytest.mark.parametrize("kind", sorted(LOCAL_KINDS))
+def test_how_long_this_machine_took_to_look_is_no_answer_s_time(kind: str) -> None:
+    state = service("http", kind)
+    state.record("http", seen(".", 1, seconds=0.01))
+    state.record(kind, seen(".", 2, seconds=6.0))
+
+    assert (state.response_time, state.slow) == (0.01, False)
+
+
 def test_a_process_that_was_seen_and_is_gone_stays_known_as_gone() -> None:
     facts = ProcessFacts(pid=42, start_time=EPOCH, status=ProcessStatus.RUNNING, threads=3)
     state = service("process")
