@@ -1,4 +1,4 @@
-"""Which text format a scraper gets: what its Accept header prefers among those that are written here."""
+"""Which text format and coding a scraper gets: what its headers prefer among those that are written here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +61,11 @@ def negotiate(accept: str) -> Format:
         if best is not None and best.quality > 0:
             liked.append((best.quality, precision >= _NAMED, -best.position, offer))
     return max(liked, key=lambda found: found[:3])[3] if liked else TEXT
+
+
+def takes(accept_encoding: str, coding: str) -> bool:
+    """Whether a header Accept-Encoding names *coding* and does not exclude it by ``q=0``."""
+    return any(found.media_type == coding and found.quality > 0 for found in _ranges(accept_encoding))
 
 
 def _ranges(accept: str) -> Iterator[_Range]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from html import escape
 from itertools import groupby
+from operator import itemgetter
 from time import time
 from urllib.parse import urlencode
 
@@ -126,17 +127,20 @@ class Run:
 
 def _failures(world: WorldState, now: float) -> str:
     """Show the newest failures; each probe keeps its own, however many successes came since."""
-    kept = [
-        run
+    failed = [
+        (probe.last_failure.at, service.target, name, probe.failed)
         for service in world.services.values()
         for name, probe in service.probes.items()
-        for run in _runs(service.target, name, probe.failed)
+        if probe.last_failure
     ]
-    rows = [_run_row(run, now) for run in nlargest(MOST_FAILURES, kept, key=lambda run: run.last.at)]
+    # The newest failures of all are among those of the probes that failed last.
+    newest = nlargest(MOST_FAILURES, failed, key=itemgetter(0))
+    runs = [run for _, target, name, kept in newest for run in _runs(target, name, kept)]
+    rows = [_run_row(run, now) for run in nlargest(MOST_FAILURES, runs, key=lambda run: run.last.at)]
     title = "<h2>Last failures</h2>"
     if not rows:
         return f"{title}<p>None is known.</p>"
-    more = _more(len(kept) - MOST_FAILURES, "kinds of failures, in /state")
+    more = _more(len(runs) + len(failed) - len(newest) - len(rows), "kinds of failures at least, in /state")
     return f"{title}{_table(('When', '', 'Target', 'Probe', '#Took', 'Why'), rows)}{more}"
 
 

@@ -269,11 +269,14 @@ def _is_valid(reading: Reading) -> bool:
 
 
 def _gather(taken: Snapshot, block: RunBlock) -> None:
-    """Put readings of one probe to those of others with the same name, if they are of the same type."""
+    """Put readings of one probe to those of others with the same name, if they are of the same type.
+
+    A counter's name is that of its samples without ``_total``: a gauge of either name cannot stand beside it.
+    """
     taken.refused += block.refused
     for title, text in block.readings:
-        known, lines = taken.readings.setdefault(title.sampled, (title, []))
-        if known.kind == title.kind:
+        known, lines = taken.readings.setdefault(title.name.removesuffix("_total"), (title, []))
+        if (known.kind, known.name) == (title.kind, title.name):
             lines.append(text)
         else:
             taken.refused += 1

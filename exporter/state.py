@@ -5,7 +5,7 @@ No I/O and no clock: the times in the observations are all it knows.
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from exporter.counters import Histogram
@@ -78,7 +78,7 @@ class ProbeState:
         self.attempts += 1
         self.durations.observe(observation.seconds)
         self.last = observation
-        self.recent.append(observation)
+        self.recent.append(_without_readings(observation))
         if observation.outcome.tls is not None:
             self.tls = observation.outcome.tls
         if observation.reason is None:
@@ -118,7 +118,7 @@ class ProbeState:
     def _fail(self, observation: Observation, reason: Reason) -> None:
         self.failures[reason] += 1
         self.last_failure = observation
-        self.failed.append(observation)
+        self.failed.append(_without_readings(observation))
         if reason is Reason.INTERNAL:
             self._lose_sight()
             return
@@ -174,6 +174,13 @@ class ProbeState:
         if self.last is None or not self.is_remote or now - self.last.started > self.settings.fresh_for:
             return False
         return self.down is False and self.streak == 0 and self.faults == 0
+
+
+def _without_readings(observation: Observation) -> Observation:
+    """Return what is worth keeping: only the newest readings are ever told, and there may be hundreds."""
+    if not observation.outcome.readings:
+        return observation
+    return replace(observation, outcome=replace(observation.outcome, readings=()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from time import monotonic
 from aiohttp import web
 
 from exporter.fields import is_loopback
+from exporter.negotiation import takes
 
 HOLD = 0.001  # seconds that work may hold the loop before everything else has its turn
 LIMIT = 30.0  # seconds after which a peer that does not read is given up
@@ -53,7 +54,7 @@ async def stream(request: web.Request, pieces: Iterator[str], content_type: str)
 
 def _wants_gzip(request: web.Request) -> bool:
     """Whether to compress: on the way to this machine itself bytes cost less than compressing them."""
-    accepted = "gzip" in request.headers.get("Accept-Encoding", "")
+    accepted = takes(request.headers.get("Accept-Encoding", ""), "gzip")
     return accepted and request.remote is not None and not is_loopback(request.remote)
 
 

@@ -369,6 +369,17 @@ async def test_a_reading_that_would_spoil_the_scrape_is_refused_and_counted(read
     assert values[at("queue_processed_total")] == 17
 
 
+async def test_a_gauge_and_a_counter_of_one_name_do_not_spoil_openmetrics() -> None:
+    shop, bank = service(), service("bank")
+    shop.record("http", run(readings=(Reading(Measure(name="jobs", help=""), 5),)))
+    bank.record("http", run(readings=(Reading(Measure(name="jobs", help="", type="counter"), 7),)))
+
+    text = await text_of(world_of(shop, bank), openmetrics=True)
+
+    assert len([one for one in parse_openmetrics(text) if one.name == "soulfra_jobs"]) == 1
+    assert values_in(text)["soulfra_exporter_readings_refused"] == 1
+
+
 async def test_of_two_metrics_with_one_name_the_first_is_exposed() -> None:
     shop, bank = service(), service("bank")
     shop.record("http", run(readings=(Reading(PROCESSED, 1), Reading(PROCESSED, 2))))

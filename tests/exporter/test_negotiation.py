@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.negotiation import OLD_OPENMETRICS, OPENMETRICS, TEXT, Format, negotiate
+from exporter.negotiation import OLD_OPENMETRICS, OPENMETRICS, TEXT, Format, negotiate, takes
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -58,3 +58,19 @@ def test_content_types_are_those_that_prometheus_knows() -> None:
     assert TEXT.content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert OPENMETRICS.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
     assert OLD_OPENMETRICS.content_type == "application/openmetrics-text; version=0.0.1; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0.0, identity", False),
+        ("gzipped", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+def test_answers_are_compressed_for_those_who_take_it(header: str, taken: bool) -> None:
+    assert takes(header, "gzip") is taken

@@ -60,6 +60,21 @@ def test_failures_of_one_kind_in_a_row_are_one_line() -> None:
     assert page.count("<tr>") == 1 + 1 + 1 + 2  # both heads, the target, two kinds of failures
 
 
+def test_of_many_that_fail_the_newest_failures_are_shown() -> None:
+    services = [
+        service(f"t{age}", *(seen(Reason.RESET, f"old {age}", ago=age + 1),) * 3) for age in range(200)
+    ]
+    twice = service("twice", seen(Reason.STATUS, "first", ago=0.5), seen(Reason.RESET, "second", ago=0.1))
+
+    page = landing_page(world(*services, twice), History())
+
+    failures = page.partition("Last failures")[2]
+    assert failures.index("second") < failures.index("first") < failures.index("old 0")
+    assert f"old {MOST_FAILURES - 3}<" in failures
+    assert f"old {MOST_FAILURES}<" not in failures
+    assert "more kinds of failures at least, in /state" in failures
+
+
 def test_nothing_that_came_from_outside_is_markup() -> None:
     history = History()
     past(history, reason="<i>", target='"><script>x</script>')

@@ -1,10 +1,21 @@
 """The state machine as tables, on a clock that the test moves."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.observation import REASONS, Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.observation import (
+    REASONS,
+    Measure,
+    Observation,
+    Outcome,
+    ProcessFacts,
+    ProcessStatus,
+    Reading,
+    Reason,
+)
 from exporter.reasons import LOCAL_KINDS, TROUBLES
 from exporter.state import ProbeState, ServiceState, Settings, Transition, Verdict, WorldState
 from soulfra_monitor.problems import Problem
@@ -24,12 +35,12 @@ CODES = {
 }
 
 
-def seen(code: str, second: float, seconds: float = 0.1, process: ProcessFacts | None = None) -> Observation:
+def seen(code: str, second: float, seconds: float = 0.1, **facts: Any) -> Observation:
     return Observation(
         started=second,
         at=EPOCH + second,
         seconds=seconds,
-        outcome=Outcome(reason=CODES[code], process=process),
+        outcome=Outcome(reason=CODES[code], **facts),
     )
 
 
@@ -174,6 +185,17 @@ def test_failures_are_kept_longer_than_successes() -> None:
     assert len(state.recent) == 10
     assert all(observation.healthy for observation in state.recent)
     assert [observation.started for observation in state.failed] == [0]
+
+
+def test_only_the_newest_readings_are_kept() -> None:
+    state = ProbeState(kind="queue", settings=SETTINGS)
+    reading = Reading(Measure(name="queue_length", help="Length."), 4)
+    for number in range(5):
+        state.record(seen("t" if number % 2 else ".", number, readings=(reading,)))
+
+    assert state.last is not None
+    assert state.last.outcome.readings == (reading,)
+    assert not any(observation.outcome.readings for observation in (*state.recent, *state.failed))
 
 
 def test_durations_of_failures_are_in_the_histogram_too() -> None:
