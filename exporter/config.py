@@ -4,6 +4,8 @@ The exporter reads its own sections and leaves the rest of the file to the remed
 models extend ``WatchConfig``. ``exporter.loading`` reads files into them.
 """
 
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +18,7 @@ from pydantic import (
     PrivateAttr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from exporter.document import Place
@@ -47,6 +50,54 @@ class Restart(Strict):
     log: str | None = None  # where its output goes; default: the data folder's logs/NAME.log
 
 
+_MODE = re.compile(r"0?[0-7]{3}|[0-7]{4}")
+_SET_USER_ID = 0o4000
+_SET_GROUP_ID = 0o2000
+
+
+class OwnPath(Strict):
+    """A file, folder or lock that the remediator may mend, and how it must be; the rest is left alone."""
+
+    path: str  # absolute, or relative to the folder of the config file
+    kind: Literal["directory", "file", "lock"] = "directory"
+    mode: str | None = None  # as "0750"
+    owner: str | None = None  # a name or a number
+    group: str | None = None
+    create: bool = False  # make it where it is missing
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_plain(cls, path: str) -> str:
+        plain = path.removeprefix("./")
+        if not plain or os.path.normpath(plain) != plain or plain.startswith("..") or "\0" in plain:
+            raise ValueError("must be a path without '.', '..' or a '/' at its end")
+        if plain == "/":
+            raise ValueError("must not be the root of everything")
+        return plain
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _mode_is_text(cls, mode: object) -> object:
+        # YAML reads a bare 0750 as the number 488, and 750 as 750: nobody can tell what was meant.
+        if mode is None or (isinstance(mode, str) and _MODE.fullmatch(mode)):
+            return mode
+        raise ValueError('must be octal digits in quotes, for example "0750"')
+
+    @field_validator("owner", "group", mode="before")
+    @classmethod
+    def _numbers_are_names(cls, name: object) -> object:
+        return str(name) if isinstance(name, int) and not isinstance(name, bool) and name >= 0 else name
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        bits = int(self.mode or "0", 8)
+        if bits & _SET_USER_ID or (self.kind == "file" and bits & _SET_GROUP_ID):
+            raise ValueError("mode: must not let a file run as somebody else")
+        if self.kind == "lock" and (self.mode or self.owner or self.group or self.create):
+            raise ValueError("a lock is only removed; it has no mode, owner, group or create")
+        return self
+
+
 class Service(Strict):
     """One service to watch, and what the remediator may do to it."""
 
@@ -60,6 +111,7 @@ class Service(Strict):
     error_threshold: Annotated[int, Field(ge=0)] = 3  # errors per 5 minutes that raise error_rate; 0: never
     auto_restart: bool = True  # false: a restart asks a person first
     logs: tuple[str, ...] = ()  # files whose tails are evidence
+    paths: tuple[OwnPath, ...] = ()  # what the remediator may mend of files
     hooks: Mapping[Name, Url] = {}  # addresses the service offers for repairs, for example reconnect_redis
     _gate: Gate = PrivateAttr(default=OPEN)
 

@@ -15,7 +15,6 @@ from remediator.engine import Engine
 from remediator.notify import Notification
 from remediator.runner import Tools
 from remediator.signals import (
-    PROVEN_BY_PROBE,
     Error,
     ErrorState,
     Signal,
@@ -160,7 +159,7 @@ class Chores:
         return [
             (error, fingerprint)
             for error in store.find_errors(ErrorQuery(open=True, limit=10_000))
-            if error.problem not in PROVEN_BY_PROBE
+            if not error.proven_by_probe
             for fingerprint, status in store.members(error.id).items()
             if status is Status.FIRING and not is_event(fingerprint)
         ]

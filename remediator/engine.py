@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 
+from remediator import evidence
 from remediator.actions import spawn
 from remediator.escalation import WATCH, escalate
-from remediator.inquiry import ask
+from remediator.inquiry import UNWATCHED, Inquiry, ask
 from remediator.judge import Judge, RefusalError
 from remediator.playbook import Playbook, Verify
 from remediator.policy import Answer, Health, disproved
-from remediator.run import Outcome, Run
+from remediator.run import Outcome, Run, Trigger
 from remediator.runner import Tools, change_error
 from remediator.running import Identity, Running
 from remediator.signals import (
-    PROVEN_BY_PROBE,
     Admission,
     Error,
     ErrorState,
@@ -36,7 +36,7 @@ from remediator.signals import (
     open_again,
     reopen,
 )
-from remediator.store import StoreError
+from remediator.store import RunQuery, StoreError
 from remediator.verify import verify
 from soulfra_monitor.events import Event
 from soulfra_monitor.problems import Problem
@@ -44,7 +44,6 @@ from soulfra_monitor.problems import Problem
 log = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds between looks at the store when nobody wakes the timer
-_UNWATCHED = Health(reachable=True, ready=True)  # of no configured service there is nothing to ask
 _QUICK = Verify.model_construct(healthy=3, every=0.25, within=3.0)
 
 
@@ -228,8 +227,11 @@ class Engine:
         if error is None or error.check_at is None or error.check_at > self._tools.clock():
             return
         known = error.target in self._tools.services
-        health, seen = ask(self._tools, error.target) if known else (_UNWATCHED, {})
-        if not error.open:
+        asked = ask(self._tools, error.target) if known else UNWATCHED
+        health = asked.health
+        if error.open:
+            self._keep_sight(error, asked)
+        else:
             current = self._reconsider(error, health)
             if current is None:
                 return
@@ -242,7 +244,18 @@ class Engine:
         if error.state is ErrorState.FAILED:
             self._watch_failed(error)
             return
-        self._judge.judge(error, health, seen)
+        self._judge.judge(error, health, asked.result)
+
+    def _keep_sight(self, error: Error, asked: Inquiry) -> None:
+        """Keep what was seen of the service and of what it depends on, at the first look at its error."""
+        service = self._tools.services.get(error.target)
+        if service is None or error.attempts or error.held_reason is not None:
+            return
+        if asked.health.reachable:
+            seen = evidence.last_seen(asked.services, (error.target, *service.depends_on))
+        else:
+            seen = {"missing": f"the exporter cannot be asked: {asked.health.detail}"}
+        self._store.keep_sight(error.id, {"at": self._tools.clock(), **seen})
 
     def _give_up(self, error_id: str, why: str) -> None:
         error = self._store.get_error(error_id)
@@ -263,12 +276,12 @@ class Engine:
         if latest is not None and latest.id != error.id:
             self._judge.set_check(error.id, None)  # a newer episode has taken over
             return None
-        if error.problem in PROVEN_BY_PROBE and self._tools.services.get(error.target):
+        if error.proven_by_probe and self._tools.services.get(error.target):
             doubt = _doubt(health)
             if doubt is not None:
                 self._judge.defer(error, *doubt, now + 2)
                 return None
-            if disproved(error.problem, health):
+            if disproved(error, health):
                 answer = Answer(
                     verdict=Verdict.REFUSED,
                     reason=Reason.ALREADY_HEALTHY,
@@ -287,9 +300,9 @@ class Engine:
         return self._store.get_error(fresh.id)
 
     def _is_over(self, error: Error, health: Health) -> bool:
-        if disproved(error.problem, health):
+        if disproved(error, health):
             return True
-        if error.problem in PROVEN_BY_PROBE and health.known:
+        if error.proven_by_probe and health.known:
             return False
         members = self._store.members(error.id)
         resolved = bool(members) and all(status is Status.RESOLVED for status in members.values())
@@ -306,12 +319,12 @@ class Engine:
             if proof.outcome is not Outcome.RECOVERED:
                 return False
         now = self._tools.clock()
-
+        healer = self._healer(error)
         missed = False
 
         def close(old: Error) -> Error:
             nonlocal missed
-            missed = error.problem not in PROVEN_BY_PROBE and old.last_seen != error.last_seen
+            missed = not error.proven_by_probe and old.last_seen != error.last_seen
             if missed:  # its alert may be firing again, which no probe can tell
                 return replace(old, check_at=now)
             # A signal that came in after the proof may tell of the next failure: look once more.
@@ -323,7 +336,7 @@ class Engine:
                 return closed
             if not known:  # its alert is over, but nothing of ours can prove a recovery
                 return replace(closed, state=ErrorState.FAILED)
-            by = old.recovered_by or "itself"
+            by = old.recovered_by or healer
             return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by=by)
 
         how = "a fresh probe says healthy" if known else "the alert is over; nothing here can prove more"
@@ -334,6 +347,12 @@ class Engine:
         self._judge.record(error, "timer", Answer(verdict=Verdict.REFUSED, reason=reason, detail=how))
         self._tools.feed("over", f"{error.target} {error.problem}: {how} [{error.id}]")
         return True
+
+    def _healer(self, error: Error) -> str:
+        """Say who made an end of it: a run for another error of the same target may have."""
+        query = RunQuery(target=error.target, outcome=Outcome.RECOVERED, limit=1)
+        ended = [run for run in self._store.find_runs(query) if (run.ended_at or 0.0) >= error.first_seen]
+        return ("person" if ended[0].trigger is Trigger.PERSON else "run") if ended else "itself"
 
     # -- telling ------------------------------------------------------------------------------
 

@@ -1,10 +1,11 @@
 """Calls people: once per error, with the evidence."""
 
 from dataclasses import replace
+from typing import Any
 
 from remediator.notify import Notification
 from remediator.playbook import Playbook
-from remediator.runner import Tools, change_error
+from remediator.runner import Tools, change_error, take_evidence
 from remediator.signals import Error, ErrorState
 from remediator.store import RunQuery
 
@@ -33,6 +34,18 @@ def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *,
         change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
 
 
+def _evidence(tools: Tools, error: Error, kind: str) -> dict[str, Any]:
+    """Take what a person needs, where no run has taken it."""
+    if kind != "escalation":
+        return {}
+    samples = [member.detail for member in tools.store.membership(error.id) if member.detail]
+    found: dict[str, Any] = {"event": samples[0]} if samples else {}
+    sight = tools.store.sight(error.id)
+    if sight is not None:
+        found["when it began"] = sight
+    return {**found, "now": take_evidence(tools, error.target)}
+
+
 def notify(
     tools: Tools, error: Error, playbook: Playbook | None, text: str, kind: str = "escalation"
 ) -> bool:
@@ -48,7 +61,7 @@ def notify(
         problem=error.problem,
         error_id=error.id,
         run_id=last.id if last else None,
-        evidence=last.evidence if last else {},
+        evidence=last.evidence if last else _evidence(tools, error, kind),
         kind=kind,
     )
     results = tools.notifier.escalate(playbook.escalate.notify if playbook else ("people",), notification)

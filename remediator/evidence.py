@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ _LOGS = 4
 _OBSERVATIONS = 10
 _OBSERVATIONS_SIZE = 8 * 1024
 _TEXT_LIMIT = 300
+
+SIGHT_LIMIT = 16 * 1024
+"""Bytes of JSON that are kept of what was seen when an error was opened."""
 
 Part = Callable[[], Any]
 
@@ -56,6 +59,19 @@ def gather(
             parts[f"log {path.name}"] = partial(_log, path)
     found = _in_time(parts, deadline_seconds)
     return _fit({"at": began, "seconds": round(time.time() - began, 3), **found})
+
+
+def last_seen(services: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what the exporter had seen of these services, redacted; at most SIGHT_LIMIT bytes."""
+    found: dict[str, Any] = {}
+    for name in names:
+        seen = _service_state({"services": services}, name)
+        process = seen.get("process")
+        told = {**_observations({}, seen), **({"process": redact_value(process)} if process else {})}
+        if len(json.dumps({**found, name: told}, default=str)) > SIGHT_LIMIT:
+            told = {"missing": f"left out: more than {SIGHT_LIMIT} bytes", "status": str(seen.get("status"))}
+        found[name] = told
+    return {"services": found}
 
 
 def _in_time(parts: Mapping[str, Part], seconds: float) -> dict[str, Any]:

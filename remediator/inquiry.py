@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from remediator.policy import Health
@@ -11,8 +12,21 @@ from remediator.verify import ExporterUnreachable, is_fresh
 _CHECK_TIMEOUT = 8.0  # seconds; a hung target and its peers take two probe timeouts
 
 
-def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mapping[str, Any]]:
-    """Have the exporter look at *target* and at what it depends on; return the verdict and the raw result.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What the exporter answered."""
+
+    health: Health
+    result: Mapping[str, Any] = field(default_factory=dict)  # of the look at the target, as it was told
+    services: Mapping[str, Any] = field(default_factory=dict)  # of every service, what was seen until now
+
+
+UNWATCHED = Inquiry(health=Health(reachable=True, ready=True))
+"""Of no configured service there is nothing to ask."""
+
+
+def ask(tools: Tools, target: str, *, peers: bool = True) -> Inquiry:
+    """Have the exporter look at *target* and at what it depends on.
 
     With *peers* it also looks at others, to tell a blind prober from a dead target. Never raises for
     an exporter that cannot be asked: that is an answer.
@@ -25,16 +39,19 @@ def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mappi
         state = tools.exporter.state(timeout=2.0)
     except ExporterUnreachable as failure:
         tools.metrics.exporter_reachable.set(0)
-        return Health(reachable=False, detail=str(failure)), {}
+        return Inquiry(health=Health(reachable=False, detail=str(failure)))
     tools.metrics.exporter_reachable.set(1)
     if not fresh:
-        return Health(reachable=False, detail="its answer is not of this moment; compare the clocks"), {}
+        told = "its answer is not of this moment; compare the clocks"
+        return Inquiry(health=Health(reachable=False, detail=told))
     results = answer["results"]
     seen = results.get(target, {})
     if seen.get("known") and seen.get("healthy") is None:
         # No evidence either way: a fault of the exporter must not restart a service.
-        return Health(reachable=False, detail=str(seen.get("detail") or "its probe failed by itself")), {}
-    states = [item.get("status") for item in state.get("services", {}).values()]
+        told = str(seen.get("detail") or "its probe failed by itself")
+        return Inquiry(health=Health(reachable=False, detail=told))
+    services = state.get("services", {})
+    states = [item.get("status") for item in services.values()]
     health = Health(
         reachable=True,
         ready=bool(answer.get("ready")),
@@ -48,7 +65,7 @@ def ask(tools: Tools, target: str, *, peers: bool = True) -> tuple[Health, Mappi
         services_up=states.count("up"),
         services_total=len(states),
     )
-    return health, seen
+    return Inquiry(health=health, result=seen, services=services)
 
 
 def _sick(needed: Sequence[str], results: Mapping[str, Any], at: float, settle: float) -> tuple[str, ...]:

@@ -12,14 +12,14 @@ from remediator import alertmanager
 from remediator.escalation import WATCH, escalate, notify
 from remediator.inquiry import ask
 from remediator.match import first_match, matches_all
-from remediator.places import expand
-from remediator.plan import Plan, PlanError, make_plan
+from remediator.places import entries_over, expand
+from remediator.plan import Plan, PlanError, make_plan, offers
 from remediator.playbook import Playbook
 from remediator.policy import Answer, Health, Situation, attempts_allowed, decide
 from remediator.run import Outcome, Run
 from remediator.runner import Tools, change_error
 from remediator.running import Running
-from remediator.signals import PROVEN_BY_PROBE, Decision, Error, Reason, Verdict
+from remediator.signals import Decision, Error, Reason, Verdict, is_event
 from remediator.store import ErrorQuery, RunQuery
 from soulfra_monitor.problems import Problem, Severity
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 50
 _PROOF_AGAIN = 0.5  # seconds
+_CALLS_LIMIT = 3
+_CALLS_WINDOW = 600.0  # seconds; people are called for so many critical errors of one target in it
 _HISTORY = 8 * 86400.0  # seconds of past runs that limits may look at
 
 
@@ -102,10 +104,10 @@ class Judge:
         plan = self._plan(playbook, subject, service)
         if isinstance(plan, str):
             raise RefusalError(HTTPStatus.CONFLICT, plan, Reason.TEMPLATE_ERROR)
-        health, seen = ask(self._tools, target, peers=False)
+        asked = ask(self._tools, target, peers=False)
         stored = error is not None
         with self._deciding:
-            answer = decide(self._situation(subject, playbook, health, by_person=True, forced=force))
+            answer = decide(self._situation(subject, playbook, asked.health, by_person=True, forced=force))
             run = self._running.prepare(subject, playbook, plan, by=by, stored=stored)
             if answer.verdict is Verdict.RUN and not self._claim_for_person(run):
                 answer = Answer(
@@ -118,7 +120,7 @@ class Judge:
         try:
             self.record(subject, "person", answer, playbook=playbook.name, run=run.id, stored=stored)
         finally:
-            self._running.start(run, plan, attempts_left=len(plan.rungs), seen=seen)
+            self._running.start(run, plan, attempts_left=len(plan.rungs), seen=asked.result)
         return run
 
     def _claim_for_person(self, run: Run) -> bool:
@@ -147,9 +149,18 @@ class Judge:
         told = [replace(error, labels=labels) for labels in alerts]
         for playbook in self._playbooks:
             for one in told:
-                if matches_all(playbook.matchers, _match_labels(one)):
+                if matches_all(playbook.matchers, _match_labels(one)) and self._is_offered(playbook, one):
                     return playbook, one
         return None, error
+
+    def _is_offered(self, playbook: Playbook, error: Error) -> bool:
+        """Whether the service has what the playbook needs, where the playbook is only for those that have."""
+        service = self._tools.services.get(error.target)
+        if not playbook.if_offered or service is None:
+            return True
+        folders = self._tools.config_folder, self._tools.data_folder
+        covered = bool(entries_over(service, error.labels.get("path", ""), *folders))
+        return offers(service, playbook, path_is_declared=covered)
 
     def _hold(self, error: Error, answer: Answer, playbook: Playbook | None, plan: Plan | None) -> None:
         """Record why nothing runs now, and see to what follows from it."""
@@ -179,6 +190,8 @@ class Judge:
         elif answer.reason is Reason.APPROVAL_PENDING and first:
             asked = f"{error.target} {error.problem} {answer.detail}"
             notify(self._tools, error, playbook, asked, kind="approval")
+        elif answer.reason in _UNHANDLED and self._calls_people(error, now):
+            escalate(self._tools, error, playbook, f"critical, and {answer.detail}", give_up=True)
         elif answer.reason in _ESCALATING and now - held_since >= self._escalate_after:
             escalate(
                 self._tools,
@@ -187,6 +200,16 @@ class Judge:
                 f"held back for {now - held_since:.0f} s: {answer.detail}",
                 give_up=False,
             )
+
+    def _calls_people(self, error: Error, now: float) -> bool:
+        """Whether people are called for events that nothing handles: critical ones, not a hundred at once."""
+        if error.severity is not Severity.CRITICAL or not is_event(error.fingerprint):
+            return False
+        query = ErrorQuery(target=error.target, severity=Severity.CRITICAL, since=now - _CALLS_WINDOW)
+        called = [
+            one for one in self._store.find_errors(query) if (one.escalated_at or 0.0) > now - _CALLS_WINDOW
+        ]
+        return len(called) < _CALLS_LIMIT
 
     def hold_unproven(self, error: Error, detail: str) -> None:
         """Look again soon at an error whose end could not be proven; people hear of it if that goes on."""
@@ -293,9 +316,12 @@ class Judge:
 
     def _open_error_of(self, target: str) -> Error | None:
         # A healthy probe proves nothing about the other problems, so a run by hand is not counted for them.
-        errors = self._store.find_errors(ErrorQuery(target=target, open=True))
-        return next((error for error in errors if error.problem in PROVEN_BY_PROBE), None)
+        errors = self._store.find_errors(ErrorQuery(target=target, open=True, limit=1000))
+        return next((error for error in errors if error.proven_by_probe), None)
 
+
+_UNHANDLED = frozenset({Reason.NO_PLAYBOOK, Reason.UNKNOWN_TARGET, Reason.MODE_OFF})
+"""What leaves an error to people."""
 
 _ESCALATING = frozenset(
     {

@@ -1,8 +1,9 @@
 """Where the files of a service are: its log, and the record of the process that was started for it."""
 
+import os
 from pathlib import Path
 
-from exporter.config import Service
+from exporter.config import OwnPath, Service
 
 DATA = "{data}"
 
@@ -15,6 +16,25 @@ def expand(text: str, data_folder: Path) -> str:
 def place(text: str, config_folder: Path, data_folder: Path) -> Path:
     """Return a path of the configuration; a relative one starts at the configuration's folder."""
     return config_folder.absolute() / expand(text, data_folder)
+
+
+def entries_over(
+    service: Service, path: str, config_folder: Path, data_folder: Path
+) -> list[tuple[Path, OwnPath]]:
+    """Return the declared paths that are *path* or contain it, outermost first. No file is touched.
+
+    Empty as well when *path* is not the plain name of one place: relative, or with ``..`` or a zero in it.
+    """
+    wanted = Path(path)
+    if not wanted.is_absolute() or "\0" in path or os.path.normpath(path) != path:
+        return []
+    own = [(place(entry.path, config_folder, data_folder), entry) for entry in service.paths]
+    over = [
+        (where, entry)
+        for where, entry in own
+        if where == wanted or (entry.kind == "directory" and where in wanted.parents)
+    ]
+    return sorted(over, key=lambda item: len(item[0].parts))
 
 
 def log_of(name: str, service: Service, config_folder: Path, data_folder: Path) -> Path:

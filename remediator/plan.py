@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from exporter.config import Service
-from remediator.playbook import STEP_ARGS, Playbook, PlaybookStep, Retry, Verify
+from remediator.playbook import STEP_ARGS, HookArgs, Playbook, PlaybookStep, Retry, Verify
 from soulfra_monitor.redaction import redact_value
 
 if TYPE_CHECKING:
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 VALUE_LIMIT = 8192
 _ADDRESS = re.compile(r"^rungs\[\d+\]\.steps\[\d+\]\.http\.url$")  # and no other value that is named url
-_INVENTORY_ACTIONS = ("restart", "hook")  # their ``service`` must be one of the inventory
+_INVENTORY_ACTIONS = ("restart", "hook", "file")  # their ``service`` must be one of the inventory
+
+
+_Offer = Callable[[Service, "Strict", bool], bool]
+_OFFERS: Mapping[str, _Offer] = {
+    "restart": lambda service, _args, _path: service.restart is not None,
+    "hook": lambda service, args, _path: isinstance(args, HookArgs) and args.hook in service.hooks,
+    "file": lambda _service, _args, path_is_declared: path_is_declared,
+}
+"""By action: whether a service has what it needs."""
 
 
 class PlanError(ValueError):
@@ -71,6 +80,15 @@ class Plan:
             }
             for rung in self.rungs
         )
+
+
+def offers(service: Service, playbook: Playbook, *, path_is_declared: bool) -> bool:
+    """Whether *service* has what every step of *playbook* needs; *path_is_declared*: the error's path is."""
+    return all(
+        step.action not in _OFFERS or _OFFERS[step.action](service, step.args, path_is_declared)
+        for rung in playbook.rungs
+        for step in rung.steps
+    )
 
 
 def make_plan(
@@ -193,6 +211,8 @@ def _check_inventory(
         raise PlanError(f"{place}.restart: services.{args['service']} has no restart section")
     if action == "hook" and args["hook"] not in service.hooks:
         raise PlanError(f"{place}.hook: services.{args['service']} has no hook {args['hook']!r}")
+    if action == "file" and not service.paths:
+        raise PlanError(f"{place}.file: services.{args['service']} has no paths")
     if args["service"] != target:
         # Locks, pauses, budgets and approvals are the target's; another service has its own.
         raise PlanError(f"{place}.{action}: may touch {target!r} only, not {args['service']!r}")

@@ -174,6 +174,13 @@ class HookArgs(Strict):
     hook: str
 
 
+class FileArgs(Strict):
+    """Mend what a service lists under ``paths``: the entries that are the path or contain it."""
+
+    service: str
+    path: str
+
+
 class WaitArgs(Strict):
     """Do nothing for a while."""
 
@@ -192,6 +199,7 @@ STEP_ARGS: dict[str, type[Strict]] = {
     "http": HttpArgs,
     "command": CommandArgs,
     "hook": HookArgs,
+    "file": FileArgs,
     "wait": WaitArgs,
     "notify": NotifyArgs,
 }
@@ -267,6 +275,9 @@ class Playbook(Strict):
     limits: Limits = Limits()
     cooldown: Duration = 10.0  # from the end of a run
     attempts: Annotated[int, Field(ge=1, le=20)] | None = None  # rungs per error; default: the remediator's
+    if_offered: bool = False
+    """Only for services that offer what its steps need: a restart section, the hook, the path. Without it the
+    playbook holds for all, and what is missing is a mistake that people are told of."""
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
     escalate: Escalate = Escalate()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from exporter.config import Service
 from remediator.playbook import Budget, Mode, Playbook
 from remediator.run import Pause, Start
-from remediator.signals import PROVEN_BY_PROBE, Error, Reason, Verdict
+from remediator.signals import Error, Reason, Verdict, is_event
 from soulfra_monitor.problems import Problem
 
 
@@ -78,11 +78,11 @@ def decide(situation: Situation) -> Answer:
     return Answer(verdict=Verdict.RUN)
 
 
-def disproved(problem: Problem, health: Health) -> bool:
+def disproved(error: Error, health: Health) -> bool:
     """Whether what the exporter saw just now shows that the problem is not there (any more)."""
-    if problem not in PROVEN_BY_PROBE or not health.healthy:
+    if not error.proven_by_probe or not health.healthy:
         return False
-    return problem is not Problem.SERVICE_TIMEOUT or not health.slow
+    return error.problem is not Problem.SERVICE_TIMEOUT or not health.slow
 
 
 def backoff_seconds(settings: Settings, attempts: int) -> float:
@@ -155,7 +155,7 @@ def _inputs_missing(at: Situation) -> Answer | None:
 
 
 def _healthy(at: Situation) -> Answer | None:
-    if at.by_person or not disproved(at.error.problem, at.health):
+    if at.by_person or not disproved(at.error, at.health):
         return None
     return _refuse(Reason.ALREADY_HEALTHY, "a fresh probe says healthy")
 
@@ -216,6 +216,16 @@ def _cooling(at: Situation) -> Answer | None:
     if until <= at.now:
         return None
     return _defer(Reason.COOLDOWN, f"{until - at.now:.1f} s left since the last run", until)
+
+
+def _silent_since(at: Situation) -> Answer | None:
+    """Wait for what events say after a repair: only another one tells that it did not help."""
+    if at.by_person or at.error.recovered_by is None or not is_event(at.error.fingerprint):
+        return None
+    ends = [run.ended_at for run in at.history if run.target == at.error.target and run.ended_at is not None]
+    if not ends or at.error.last_seen > max(ends):
+        return None
+    return _defer(Reason.COOLDOWN, "nothing of it came in since the last run", at.now + 5)
 
 
 def _over_budget(at: Situation) -> Answer | None:
@@ -285,6 +295,7 @@ _OBJECTIONS: tuple[Callable[[Situation], Answer | None], ...] = (
     _dependency_sick,
     _locked,
     _cooling,
+    _silent_since,
     _over_budget,
     _too_many_at_once,
     _too_few_healthy,

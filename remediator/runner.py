@@ -22,7 +22,7 @@ from remediator.plan import Plan, PlannedRung, PlannedStep
 from remediator.playbook import RestartArgs, Verify
 from remediator.policy import Settings, backoff_seconds
 from remediator.run import Outcome, Run, Step, StepState, Trigger
-from remediator.signals import PROVEN_BY_PROBE, Error, ErrorState
+from remediator.signals import Error, ErrorState, is_event
 from remediator.store import Store
 from remediator.verify import ExporterClient, ExporterUnreachable, Verification, verify
 from remediator.watchdog import Watchdog
@@ -32,6 +32,7 @@ from soulfra_monitor.redaction import redact, redact_value
 log = logging.getLogger(__name__)
 
 _DESTRUCTIVE = frozenset({"restart", "command", "http", "hook"})
+_PROVES_ITSELF = frozenset({"file"})  # succeeds only when it has found the mend in place
 _UNRESPONSIVE = frozenset({"timeout", "connect_timeout"})
 _LOOK_WITHIN = 1.0  # seconds for a look between two effects
 _UNPROVEN_WAIT = 360.0  # seconds an alert over five minutes needs to fall silent after a repair
@@ -175,11 +176,11 @@ def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
 
 def _after_run(error: Error, run: Run, settings: Settings) -> Error:
     now = run.ended_at or run.started_at
-    if run.outcome is Outcome.RECOVERED and error.problem not in PROVEN_BY_PROBE:
-        # The service is well, but only the end of its alert says that the problem is gone.
-        return replace(
-            error, recovered_by=_by(run), not_before=now + _UNPROVEN_WAIT, check_at=now, held_reason=None
-        )
+    if run.outcome is Outcome.RECOVERED and not _is_proven(error, run):
+        # The service is well, but only the end of its alert or events says that the problem is gone.
+        told_by_events = is_event(error.fingerprint)  # another one may come at once, and means a failure
+        wait = backoff_seconds(settings, error.attempts) if told_by_events else _UNPROVEN_WAIT
+        return replace(error, recovered_by=_by(run), not_before=now + wait, check_at=now, held_reason=None)
     if run.outcome is Outcome.RECOVERED:
         verified = run.timings.get("verified", now)
         return replace(
@@ -198,6 +199,15 @@ def _after_run(error: Error, run: Run, settings: Settings) -> Error:
     wait = 0.0 if run.outcome is Outcome.INTERRUPTED else backoff_seconds(settings, error.attempts)
     # Looked at again at once: the backoff holds the next try back, not the call for people.
     return replace(error, not_before=now + wait, check_at=now)
+
+
+def _is_proven(error: Error, run: Run) -> bool:
+    """Whether healthy probes after this run prove that the problem is gone."""
+    if error.proven_by_probe:
+        return True
+    steps = run.plan[run.rung]["steps"] if run.rung < len(run.plan) else ()
+    # The action has looked at the path that the error is about, and nobody else can.
+    return bool(error.subject) and any(step["action"] in _PROVES_ITSELF for step in steps)
 
 
 def _by(run: Run) -> str:
@@ -304,12 +314,21 @@ def _gather_evidence(tools: Tools, progress: _Progress, rung: PlannedRung) -> No
     """Take what a restart would destroy, before it does. Bounded in time and size; never fails the run."""
     if not any(step.action in _DESTRUCTIVE for step in rung.steps):
         return
-    target = progress.run.target
+    found = take_evidence(tools, progress.run.target)
+    progress.run = replace(
+        progress.run, evidence={**progress.run.evidence, f"rung {progress.run.rung + 1}": found}
+    )
+    progress.mark("evidence", tools.clock())
+    _save(tools, progress)
+
+
+def take_evidence(tools: Tools, target: str) -> dict[str, Any]:
+    """Return what can be said about the target now: bounded in time and size, redacted. Never raises."""
     try:
         state = tools.exporter.state(target, timeout=1.0)
     except ExporterUnreachable as error:
         state = {"unreachable": str(error)}
-    found = evidence.gather(
+    return evidence.gather(
         target=target,
         service=tools.services.get(target),
         state=state,
@@ -317,11 +336,6 @@ def _gather_evidence(tools: Tools, progress: _Progress, rung: PlannedRung) -> No
         config_folder=tools.config_folder,
         deadline_seconds=tools.evidence_timeout,
     )
-    progress.run = replace(
-        progress.run, evidence={**progress.run.evidence, f"rung {progress.run.rung + 1}": found}
-    )
-    progress.mark("evidence", tools.clock())
-    _save(tools, progress)
 
 
 def _context(tools: Tools, progress: _Progress, step: PlannedStep) -> ActionContext:

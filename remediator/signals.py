@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from soulfra_monitor.events import Kind
 from soulfra_monitor.problems import Problem, Severity
 from soulfra_monitor.redaction import redact_value
 
@@ -19,8 +20,8 @@ RECHECK_FOR = 900.0
 """Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
 
 PROVEN_BY_PROBE = frozenset({Problem.SERVICE_DOWN, Problem.SERVICE_TIMEOUT, Problem.PROCESS_DIED})
-"""Problems that a healthy (for a timeout: and fast) probe disproves. The others need their alert or their
-events to end."""
+"""Problems that a healthy (for a timeout: and fast) probe disproves (``Error.proven_by_probe``). The others
+need their alert or their events to end."""
 
 OTHERS = "others"
 """The subject of what a target with too many errors still has to tell."""
@@ -36,6 +37,9 @@ MEMBERS_LIMIT = 200
 
 STABLE_FOR = 60.0
 """Seconds after a recovery in which a failure is its relapse, unless configured otherwise."""
+
+_INSIDE = frozenset({Kind.HUNG, Kind.SLOW, Kind.CHILD})
+"""Kinds of events about which a probe from outside knows nothing."""
 
 _EVENT = re.compile(r"v[0-9]+\.")
 
@@ -166,6 +170,15 @@ class Error:
     version: int = 0  # raised by the store at every write
 
     @property
+    def proven_by_probe(self) -> bool:
+        """Whether a healthy (for a timeout: and fast) probe disproves it.
+
+        Answers to probes say nothing about a call that hangs or is slow inside, or about a failed child.
+        """
+        inside = is_event(self.fingerprint) and self.labels.get("kind") in _INSIDE
+        return self.problem in PROVEN_BY_PROBE and not inside
+
+    @property
     def recovery_seconds(self) -> float | None:
         """From first seen to verified; None until then."""
         return None if self.recovered_at is None else max(0.0, self.recovered_at - self.first_seen)
@@ -241,7 +254,7 @@ def admit(
     if latest is not None and latest.open:
         return _join(signal, latest, member)
     late = latest is not None and signal.received_at - (latest.closed_at or 0.0) <= RECHECK_FOR
-    if latest is not None and late and signal.problem in PROVEN_BY_PROBE:
+    if latest is not None and late and _seen(latest, signal).proven_by_probe:
         # Late, re-sent or a relapse: only a fresh probe can tell, and the engine asks for it.
         return Admission(signal=signal, error=replace(_seen(latest, signal), check_at=signal.received_at))
     if latest is not None and late and signal.source is not Source.EVENT:

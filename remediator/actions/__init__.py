@@ -51,6 +51,7 @@ ACTIONS: dict[str, str] = {
     "http": "remediator.actions.http:run",
     "command": "remediator.actions.command:run",
     "hook": "remediator.actions.hook:run",
+    "file": "remediator.actions.file:run",
     "wait": "remediator.actions.wait:run",
     "notify": "remediator.actions.notify:run",
 }

@@ -27,7 +27,9 @@ def test_actions_and_their_arguments_are_the_same_list() -> None:
 
 def test_the_shipped_playbooks_are_valid_and_each_acts() -> None:
     playbooks = PlaybookFile.model_validate(read_document(SHIPPED).data).playbooks
-    assert {playbook.mode for playbook in playbooks} == {Mode.AUTO}
+    asking = {playbook.name for playbook in playbooks if playbook.mode is Mode.APPROVE}
+    assert asking == {"process-exhausted", "call-hung"}
+    assert {playbook.mode for playbook in playbooks} == {Mode.AUTO, Mode.APPROVE}
     assert {"service-down", "restart_service", "reconnect_redis", "retry_failed"} <= {
         playbook.name for playbook in playbooks
     }

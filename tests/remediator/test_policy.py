@@ -185,7 +185,9 @@ def test_a_playbook_that_is_off_runs_by_force_only() -> None:
 def test_a_healthy_probe_disproves_only_what_it_can_see(
     problem: Problem, healthy: bool, slow: bool, is_disproved: bool
 ) -> None:
-    assert disproved(problem, replace(SICK, healthy=healthy, slow=slow)) is is_disproved
+    found = error(problem=problem)
+
+    assert disproved(found, replace(SICK, healthy=healthy, slow=slow)) is is_disproved
 
 
 def test_a_target_the_exporter_does_not_watch_is_not_down() -> None:
