@@ -3,11 +3,12 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ def running(command: list[str], folder: Path, name: str) -> Iterator[psutil.Proc
 def answers(url: str, within: float = 30.0, **more: Any) -> None:
     """Wait until *url* answers with 200."""
     wait_until(url, lambda: requests.get(url, timeout=5, **more).ok, within)
+
+
+@contextmanager
+def deaf(port: int) -> Iterator[None]:
+    """Let nobody connect to *port* for the time of the block: the listener's queue is full, and stays so."""
+    with ExitStack() as stack:
+        stack.enter_context(socket.create_server(("127.0.0.1", port), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
