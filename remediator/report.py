@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from remediator.run import Pause, Run, Step
-from remediator.signals import Decision, Error, ErrorState, Status
+from remediator.run import Outcome, PastRun, Pause, Run, Step
+from remediator.signals import Decision, Error, ErrorState, Member, Status
 from remediator.watchdog import Watchdog
 from soulfra_monitor.problems import Severity
 
@@ -113,7 +113,9 @@ def error_view(error: Error) -> dict[str, Any]:
         "type": error.problem,
         "severity": error.severity,
         "service": error.target,
+        "subject": error.subject or None,
         "message": error.message,
+        "fingerprint": error.fingerprint or None,
         "recovered": error.state is ErrorState.RECOVERED,
         "recoveryTime": milliseconds(error.recovery_seconds),
         "state": error.state,
@@ -130,6 +132,84 @@ def error_view(error: Error) -> dict[str, Any]:
         "held": held,
         "nextLook": iso(error.check_at) if error.open else None,
     }
+
+
+def error_detail(
+    error: Error,
+    members: Sequence[Member],
+    *,
+    observations: Mapping[str, Any] | None,
+    fix: Mapping[str, Any] | None,
+    past: Sequence[PastRun] = (),
+) -> dict[str, Any]:
+    """Return one error with all that is known of it but its decisions and runs.
+
+    *observations* are what the exporter had seen when it was opened, *fix* is what the table of known faults
+    says, *past* what runs for errors like it came to.
+    """
+    events = [member for member in members if member.detail]
+    newest = events[0].detail if events else {}
+    return {
+        **error_view(error),
+        "labels": error.labels,
+        "annotations": error.annotations,
+        "reasons": list(newest.get("reasons") or ()),
+        "context": newest.get("context") or {},
+        "system": newest.get("system") or {},
+        "observations": observations,
+        "events": [event_view(member) for member in events],
+        "suggestedFix": _suggested(fix, past),
+    }
+
+
+def _suggested(fix: Mapping[str, Any] | None, past: Sequence[PastRun]) -> dict[str, Any] | None:
+    before = seen_before(past, fix.get("action") if fix else None) or seen_before(past, None)
+    if fix is None and (before is None or not before["recovered"]):
+        return None
+    told = fix or {"action": before["action"] if before else None, "reason": "it helped before"}
+    return {
+        **dict.fromkeys(("cause", "fix", "knob", "link", "action", "reason")),
+        **told,
+        "seenBefore": before,
+    }
+
+
+def event_view(member: Member) -> dict[str, Any]:
+    """Return the events of one fingerprint: how many, and the newest as it came."""
+    return {
+        **member.detail,
+        "fingerprint": member.fingerprint,
+        "status": member.status,
+        "count": member.times,
+        "firstSeen": iso(member.first_seen),
+        "lastSeen": iso(member.last_seen),
+    }
+
+
+def seen_before(past: Sequence[PastRun], action: str | None) -> dict[str, Any] | None:
+    """Say what came of *action* where the same fault was there before; without one, of what helped most."""
+    by_action: dict[str, list[PastRun]] = {}
+    for run in past:
+        for name in run.actions:
+            by_action.setdefault(name, []).append(run)
+    if not by_action or (action is not None and action not in by_action):
+        return None
+    name = action or max(by_action, key=lambda name: sum(map(_helped, by_action[name])))
+    seconds = sorted(run.ended_at - run.started_at for run in by_action[name] if _helped(run))
+    times, helped = len(by_action[name]), len(seconds)
+    middle = (seconds[(helped - 1) // 2] + seconds[helped // 2]) / 2 if seconds else None
+    told = f"{name} recovered it {helped} of {times} times"
+    return {
+        "action": name,
+        "recovered": helped,
+        "of": times,
+        "medianTime": milliseconds(middle),
+        "text": told if middle is None else f"{told}, median {middle:.1f} s",
+    }
+
+
+def _helped(run: PastRun) -> bool:
+    return run.outcome is Outcome.RECOVERED
 
 
 def errors_view(errors: Sequence[Error], counts: Mapping[str, int], following: str | None) -> dict[str, Any]:

@@ -85,6 +85,24 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """What a run of an earlier error did, and what it came to."""
+
+    playbook: str
+    outcome: Outcome
+    started_at: float
+    ended_at: float
+    rung: int
+    plan: tuple[Mapping[str, Any], ...]
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The names of what the last rung did, in their order."""
+        steps = self.plan[self.rung]["steps"] if self.rung < len(self.plan) else ()
+        return tuple(dict.fromkeys(str(step["action"]) for step in steps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """The switch that holds automatic runs back."""
 

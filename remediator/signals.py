@@ -204,6 +204,19 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """Signals of one fingerprint that belong to an error."""
+
+    fingerprint: str
+    status: Status
+    first_seen: float
+    last_seen: float
+    times: int  # how often it came; events are counted one by one
+    labels: Mapping[str, str]  # of the newest
+    detail: Mapping[str, Any]  # of the newest event: its sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """Where a signal belongs: the error to write, if any, and the decision already taken, if any."""
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Any, Protocol
 
-from remediator.run import Outcome, Pause, Run, Start, Step
-from remediator.signals import Admission, Decision, Error, Signal, Status
+from remediator.run import PastRun, Pause, Run, Start, Step
+from remediator.signals import Admission, Decision, Error, Member, Signal, Status
 from soulfra_monitor.problems import Problem, Severity
 
 Admit = Callable[[Signal, Error | None, Status | None, str], Admission]
@@ -75,31 +75,6 @@ class DailySummary:
     recovered: int
     failed: int
     recovery_seconds: float  # the sum over the recovered ones
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """Signals of one fingerprint that belong to an error."""
-
-    fingerprint: str
-    status: Status
-    first_seen: float
-    last_seen: float
-    times: int  # how often it came; events are counted one by one
-    labels: Mapping[str, str]  # of the newest
-    detail: Mapping[str, Any]  # of the newest event: its sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastRun:
-    """What a run of an earlier error did, and what it came to."""
-
-    playbook: str
-    outcome: Outcome
-    started_at: float
-    ended_at: float
-    rung: int
-    plan: tuple[Mapping[str, Any], ...]
 
 
 class BeatKind(StrEnum):

@@ -6,9 +6,9 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from remediator.run import Outcome, Pause, Run, Start, Step, StepState, Trigger
-from remediator.signals import Decision, Error, ErrorState, Reason, Status, Verdict
-from remediator.store import DailySummary, Heartbeat, Member, PastRun
+from remediator.run import Outcome, PastRun, Pause, Run, Start, Step, StepState, Trigger
+from remediator.signals import Decision, Error, ErrorState, Member, Reason, Status, Verdict
+from remediator.store import DailySummary, Heartbeat
 from soulfra_monitor.problems import Problem, Severity
 
 Value = TypeVar("Value")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remediator.run import Outcome, Pause, Run, Start, Step
-from remediator.signals import Admission, Decision, Error, ErrorState, Signal, Status
+from remediator.run import Outcome, PastRun, Pause, Run, Start, Step
+from remediator.signals import Admission, Decision, Error, ErrorState, Member, Signal, Status
 from remediator.store import (
     Admit,
     BeatKind,
@@ -16,8 +16,6 @@ from remediator.store import (
     ErrorQuery,
     HealthMinute,
     Heartbeat,
-    Member,
-    PastRun,
     RunQuery,
 )
 from remediator.store.rows import (

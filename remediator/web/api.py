@@ -88,8 +88,15 @@ def error(error_id: str) -> ResponseReturnValue:
     if found is None:
         raise denied(HTTPStatus.NOT_FOUND, f"there is no error {error_id}")
     runs = store.find_runs(RunQuery(error_id=error_id, limit=_PAGE_LIMIT))
+    detail = report.error_detail(
+        found,
+        store.membership(error_id),
+        observations=store.sight(error_id),
+        fix=None,
+        past=store.past_runs(found),
+    )
     return jsonify(
-        error={**report.error_view(found), "labels": found.labels, "annotations": found.annotations},
+        error=detail,
         signals=report.signals_view(store.members(error_id)),
         decisions=[
             report.decision_view(item) for item in reversed(store.decisions(error_id=error_id, limit=500))

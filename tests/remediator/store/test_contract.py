@@ -9,6 +9,10 @@ import pytest
 
 from remediator.run import Outcome, Pause, Run, Start, Step, StepState, Trigger
 from remediator.signals import (
+    MEMBERS_LIMIT,
+    OTHERS,
+    OTHERS_FINGERPRINT,
+    SUBJECTS_LIMIT,
     Admission,
     Decision,
     Error,
@@ -21,6 +25,9 @@ from remediator.signals import (
     admit,
 )
 from remediator.store import (
+    SENDERS_KEPT,
+    SINGLES_KEPT,
+    BeatKind,
     DailySummary,
     ErrorQuery,
     HealthMinute,
@@ -265,6 +272,8 @@ def test_an_error_comes_back_whole(store: Store) -> None:
         signals=7,
         attempts=3,
         relapses=1,
+        subject="/srv/out",
+        fingerprint="v1.0011223344556677",
         recovered_at=1.5,
         recovered_by="run",
         closed_at=2.5,
@@ -984,3 +993,263 @@ def _together(count: int, act: Callable[[int], Result]) -> list[Result]:
     for thread in threads:
         thread.join()
     return results
+
+
+# events
+
+
+def event(**changes: Any) -> Signal:
+    made = signal(
+        source=Source.EVENT,
+        fingerprint="v1.00000000000000aa",
+        problem=Problem.UNCAUGHT_EXCEPTION,
+        subject="v1.00000000000000aa",
+        event_id="e1",
+        detail={"message": "no"},
+        labels={"origin": "event"},
+    )
+    return replace(made, **changes)
+
+
+def events_of(store: Store, *signals: Signal) -> list[Admission]:
+    return store.accept(signals, admit)
+
+
+def test_two_subjects_of_one_problem_are_two_errors(store: Store) -> None:
+    events_of(store, event(), event(subject="v1.00000000000000bb", fingerprint="v1.00000000000000bb"))
+    events_of(store, event(received_at=1001.0))
+
+    found = store.find_errors(ErrorQuery(open=True))
+    assert {(e.subject, e.signals) for e in found} == {("v1.00000000000000aa", 2), ("v1.00000000000000bb", 1)}
+    assert store.latest_error("trust-engine", Problem.UNCAUGHT_EXCEPTION) is None
+    latest = store.latest_error("trust-engine", Problem.UNCAUGHT_EXCEPTION, "v1.00000000000000bb")
+    assert latest is not None
+    assert latest.fingerprint == "v1.00000000000000bb"
+
+
+def test_a_second_open_error_of_a_subject_is_refused(store: Store) -> None:
+    store.add_error(error(subject="/a"))
+    store.add_error(error(id="SE_00000002", subject="/b"))
+    store.add_error(closed(id="SE_00000003", subject="/a"))
+
+    with pytest.raises(StoreError):
+        store.add_error(error(id="SE_00000004", subject="/a"))
+    assert not store.update_error(error(id="SE_00000003", subject="/a"))
+
+
+def test_a_member_counts_occurrences_and_keeps_the_newest_sample(store: Store) -> None:
+    (first,) = events_of(store, event(count=5))
+    events_of(store, event(count=7, received_at=1002.0, detail={"message": "newer"}))
+
+    assert first.error is not None
+    (member,) = store.membership(first.error.id)
+    assert (member.times, member.detail, member.first_seen, member.last_seen) == (
+        12,
+        {"message": "newer"},
+        1000.0,
+        1002.0,
+    )
+    stored = store.get_error(first.error.id)
+    assert stored is not None
+    assert stored.signals == 12
+
+
+def test_what_comes_above_the_limit_of_subjects_is_one_error(store: Store) -> None:
+    def numbered(n: int) -> Signal:
+        return event(subject=f"v1.{n:016x}", fingerprint=f"v1.{n:016x}")
+
+    half = SUBJECTS_LIMIT // 2
+    events_of(store, *map(numbered, range(half)))
+    events_of(store, *map(numbered, range(half, SUBJECTS_LIMIT + 20)))
+    events_of(store, numbered(3), numbered(SUBJECTS_LIMIT + 30), event(target="ai-router"))
+
+    found = store.find_errors(ErrorQuery(target="trust-engine", limit=1000))
+    assert len(found) == SUBJECTS_LIMIT + 1
+    (others,) = [e for e in found if e.subject == OTHERS]
+    assert others.signals == 21
+    third = store.latest_error("trust-engine", Problem.UNCAUGHT_EXCEPTION, f"v1.{3:016x}")
+    assert third is not None
+    assert third.signals == 2
+
+
+def test_an_error_keeps_a_bounded_number_of_fingerprints_apart(store: Store) -> None:
+    made = [event(subject="", fingerprint=f"v1.{n:016x}") for n in range(MEMBERS_LIMIT + 50)]
+
+    events_of(store, *made[:10])
+    (last,) = events_of(store, *made[10:])[-1:]
+
+    assert last.error is not None
+    members = {member.fingerprint: member.times for member in store.membership(last.error.id)}
+    assert len(members) == MEMBERS_LIMIT + 1
+    assert members[OTHERS_FINGERPRINT] == 50
+
+
+def test_a_batch_is_taken_once(store: Store) -> None:
+    first = store.accept_batch("boot", 1, [event()], admit, at=1000.0)
+    again = store.accept_batch("boot", 1, [event()], admit, at=1001.0)
+    older = store.accept_batch("boot", 0, [event()], admit, at=1001.0)
+    following = store.accept_batch("boot", 2, [], admit, at=1002.0)
+    other = store.accept_batch("other", 1, [event()], admit, at=1003.0)
+
+    assert first is not None
+    assert (again, older, following) == (None, None, [])
+    assert other is not None
+    assert other[0].error is not None
+    assert other[0].error.signals == 2
+
+
+def test_a_batch_that_fails_can_be_sent_again(store: Store) -> None:
+    def broken(signal: Signal, latest: Error | None, member: Status | None, new_id: str) -> Admission:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        store.accept_batch("boot", 1, [event()], broken, at=1000.0)
+
+    assert store.accept_batch("boot", 1, [event()], admit, at=1001.0) is not None
+
+
+def test_one_batch_sent_by_many_at_once_is_taken_once(address: str, store: Store) -> None:
+    def send(own: Store) -> bool:
+        return own.accept_batch("boot", 1, [event()], admit, at=1000.0) is not None
+
+    taken = _together(8, lambda _: open_and(address, send))
+
+    assert sorted(taken) == [False] * 7 + [True]
+    (found,) = store.find_errors(ErrorQuery())
+    assert found.signals == 1
+
+
+def test_a_single_event_is_taken_once_by_its_id(store: Store) -> None:
+    taken = store.accept_once([event(), event(), event(event_id="e2"), event(event_id="")], admit, at=1000.0)
+    again = store.accept_once([event(event_id="e2"), event(event_id="")], admit, at=1001.0)
+
+    assert [a is not None for a in taken] == [True, False, True, True]
+    assert [a is not None for a in again] == [False, True]
+
+
+def test_what_senders_sent_is_forgotten_in_time(store: Store) -> None:
+    store.accept_batch("boot", 5, [], admit, at=1000.0)
+    store.accept_once([event()], admit, at=1000.0)
+
+    early = store.prune(0.0, 0.0, 1000.0 + SINGLES_KEPT - 1)
+    late = store.prune(0.0, 0.0, 1000.0 + SENDERS_KEPT + 1)
+
+    assert (early["single_events"], early["senders"]) == (0, 0)
+    assert (late["single_events"], late["senders"]) == (1, 1)
+    assert store.accept_batch("boot", 1, [], admit, at=1000.0) == []
+
+
+def test_quiet_events_are_those_of_open_errors_that_fire_and_were_not_seen_for_long(store: Store) -> None:
+    (quiet,) = events_of(store, event())
+    events_of(store, event(subject="b", received_at=2000.0), signal())
+    store.add_error(closed(id="SE_00000009", target="x"))
+
+    assert [(e.id, f) for e, f in store.quiet_events(1500.0, 10)] == [
+        (quiet.error.id if quiet.error else "", "v1.00000000000000aa")
+    ]
+
+    events_of(store, event(status=Status.RESOLVED, source=Source.QUIET, received_at=1600.0, count=0))
+    assert store.quiet_events(1900.0, 10) == []
+    assert quiet.error is not None
+    (member,) = store.membership(quiet.error.id)
+    assert (member.status, member.times, member.last_seen) == (Status.RESOLVED, 1, 1000.0)
+
+
+def test_an_heir_has_the_events_that_are_not_over(store: Store) -> None:
+    (old,) = events_of(
+        store,
+        event(problem=Problem.PROCESS_DIED, subject=""),
+    )
+    assert old.error is not None
+    events_of(store, signal(problem=Problem.PROCESS_DIED))
+    stored = store.get_error(old.error.id)
+    assert stored is not None
+    assert store.update_error(replace(stored, open=False, closed_at=1100.0))
+    fresh = replace(stored, id="SE_0000000a", open=True, closed_at=None)
+
+    store.add_error(fresh, heir_of=stored.id)
+
+    assert store.members(fresh.id) == {"v1.00000000000000aa": Status.FIRING}
+
+
+def test_past_runs_are_those_for_errors_like_it(store: Store) -> None:
+    plan = ({"steps": [{"action": "restart"}]},)
+
+    def ran(number: int, of: Error, outcome: Outcome) -> None:
+        made = begun(store, id=f"R_{number}", error_id=of.id, target=f"t{number}", plan=plan)
+        assert store.end_run(replace(made, outcome=outcome, ended_at=1005.0), None)
+
+    (mine, elsewhere, unlike) = (
+        closed(id="SE_00000001", subject="/a"),
+        closed(id="SE_00000002", target="ai-router", subject="/b"),
+        closed(id="SE_00000003", subject="/c"),
+    )
+    for one in (mine, elsewhere, unlike):
+        store.add_error(one)
+    events_of(
+        store, event(target="ai-router", subject="/b", problem=Problem.SERVICE_DOWN, status=Status.RESOLVED)
+    )
+    now = error(id="SE_00000004", subject="/a", fingerprint="v1.00000000000000aa")
+    store.add_error(now)
+    for number, of in enumerate((mine, elsewhere, unlike, now)):
+        ran(number, of, Outcome.RECOVERED)
+
+    found = store.past_runs(now)
+
+    assert len(found) == 2
+    assert {run.actions for run in found} == {("restart",)}
+    assert store.past_runs(replace(now, fingerprint="f1", subject="/zz")) == []
+
+
+def test_the_first_sight_is_kept(store: Store) -> None:
+    store.add_error(error())
+
+    store.keep_sight("SE_00000001", {"at": 1.0})
+    store.keep_sight("SE_00000001", {"at": 2.0})
+    store.keep_sight("SE_none", {"at": 3.0})
+
+    assert store.sight("SE_00000001") == {"at": 1.0}
+    assert store.sight("SE_none") is None
+
+
+# heartbeats
+
+
+def test_a_heartbeat_is_known_from_when_it_is_expected(store: Store) -> None:
+    store.expect_heartbeats({"nightly": (86400.0, 60.0)}, 1000.0)
+    store.expect_heartbeats({"nightly": (3600.0, 5.0)}, 2000.0)
+
+    (found,) = store.heartbeats()
+    assert (found.name, found.since, found.period, found.grace) == ("nightly", 1000.0, 3600.0, 5.0)
+    assert (found.last_start, found.last_success, found.last_failure) == (None, None, None)
+
+
+def test_each_beat_is_kept_apart(store: Store) -> None:
+    store.beat("nightly", BeatKind.START, 1000.0)
+    store.beat("nightly", BeatKind.FAILURE, 1001.0, 3)
+    found = store.beat("nightly", BeatKind.SUCCESS, 1002.0, 0)
+
+    assert store.heartbeats() == [found]
+    assert (found.since, found.last_start, found.last_failure, found.last_success) == (
+        1000.0,
+        1000.0,
+        1001.0,
+        1002.0,
+    )
+    assert (found.last_exit_code, found.period) == (0, None)
+
+
+def test_a_late_beat_changes_nothing(store: Store) -> None:
+    store.beat("nightly", BeatKind.SUCCESS, 1002.0, 0)
+
+    found = store.beat("nightly", BeatKind.SUCCESS, 1001.0, 7)
+
+    assert (found.last_success, found.last_exit_code) == (1002.0, 0)
+
+
+def test_heartbeats_outlive_the_process(address: str, store: Store) -> None:
+    store.beat("b", BeatKind.START, 1.0)
+    store.beat("a", BeatKind.SUCCESS, 1.0)
+
+    assert open_and(address, lambda own: [beat.name for beat in own.heartbeats()]) == ["a", "b"]
+    assert (store.forget_heartbeat("a"), store.forget_heartbeat("a")) == (True, False)

@@ -57,7 +57,8 @@ def _numbered(number: int) -> Error:
 
 def pragma(path: Path, name: str) -> object:
     with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(f"PRAGMA {name}").fetchone()[0]
+        row = connection.execute(f"PRAGMA {name}").fetchone()
+        return None if row is None else row[0]
 
 
 def test_the_file_is_private_and_durable(path: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_locked_database_is_not_taken_for_damaged(path: Path, monkeypatch: pyt
 
 def test_an_old_database_is_migrated_with_its_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path)
-    assert pragma(path, "user_version") == 1
+    assert pragma(path, "user_version") == len(MIGRATIONS)
     step = (
         "ALTER TABLE errors ADD COLUMN region TEXT NOT NULL DEFAULT 'here'; UPDATE errors SET attempts = 5;"
     )
@@ -183,7 +184,57 @@ def test_an_old_database_is_migrated_with_its_data(path: Path, monkeypatch: pyte
     store.close()
     assert found is not None
     assert found.attempts == 5
-    assert pragma(path, "user_version") == 2
+    assert pragma(path, "user_version") == len(MIGRATIONS) + 1
+
+
+def test_a_store_of_version_1_is_migrated_with_all_that_is_in_it(path: Path) -> None:
+    dump = Path(__file__).with_name("version-1.sql").read_text()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(dump)
+    assert pragma(path, "user_version") == 1
+
+    store = SqliteStore(path)
+
+    over, standing = store.get_error("SE_00000001"), store.get_error("SE_00000004")
+    assert over is not None
+    assert standing is not None
+    assert (over.state, over.recovered_at, over.signals, over.attempts) == ("recovered", 1007.0, 3, 1)
+    assert (over.subject, over.fingerprint) == ("", "f1")
+    assert (standing.open, standing.fingerprint) == (True, "f3")
+    assert store.latest_error("ai-router", Problem.ERROR_RATE) == standing
+    assert [(m.fingerprint, m.times, m.detail) for m in store.membership(over.id)] == [
+        ("f1", 2, {}),
+        ("f2", 1, {}),
+    ]
+    assert len(store.decisions()) == 3
+    (run,) = store.find_runs(RunQuery())
+    assert (run.outcome, run.evidence, len(store.steps(run.id))) == (
+        "recovered",
+        {"rung 1": {"host": {"cpus": 2}}},
+        1,
+    )
+    assert store.uptime(0) == {"ai-router": 11 / 12}
+    store.close()
+    assert pragma(path, "user_version") == len(MIGRATIONS)
+    assert pragma(path, "integrity_check") == "ok"
+    assert pragma(path, "foreign_key_check") is None
+
+
+def test_a_migrated_store_is_made_as_a_new_one(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(Path(__file__).with_name("version-1.sql").read_text())
+    SqliteStore(path).close()
+    new = path.with_name("new.db")
+    SqliteStore(new).close()
+
+    assert _columns(path) == _columns(new)
+
+
+def _columns(path: Path) -> set[tuple[str, str]]:
+    sql = "SELECT m.name, c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c"
+    indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    with closing(sqlite3.connect(path)) as connection:
+        return {*connection.execute(sql), *connection.execute(indexes)}
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +242,10 @@ def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.
     step = "UPDATE errors SET attempts = 5; ALTER TABLE nowhere ADD COLUMN region TEXT;"
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_database, "MIGRATIONS", (*MIGRATIONS, step))
-        with pytest.raises(StoreError, match="version 2"):
+        with pytest.raises(StoreError, match=f"version {len(MIGRATIONS) + 1}"):
             SqliteStore(path)
 
-    assert pragma(path, "user_version") == 1
+    assert pragma(path, "user_version") == len(MIGRATIONS)
     store = SqliteStore(path)
     found = store.get_error("SE_00000000")
     store.close()
@@ -423,11 +474,15 @@ def test_what_is_asked_all_the_time_reads_no_whole_table(path: Path) -> None:
     store.orphans("a", "b", 1.0)
     store.starts(1.0)
     store.uptime(1)
+    store.quiet_events(1.0, 10)
+    store.past_runs(ERROR)
+    store.membership("x")
+    store.sight("x")
 
     connection.set_trace_callback(None)
     plans = {sql: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in asked}
     store.close()
-    assert len(plans) == 13
+    assert len(plans) == 17
     partial = ("errors_open", "runs_running")  # these hold only what is open or running
     whole = [
         (sql, step)
