@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from exporter.exposition import Family, Samples, label
 from exporter.observation import HttpFacts, Observation, Outcome, Reason, TlsFacts
@@ -16,6 +16,11 @@ _PHASES = {
 }
 """What blackbox_exporter calls a part of the time, and which phases of ours that is."""
 _KNOWN_THERE = ("dns_", "grpc_")  # readings that have the same names there but for the beginning
+_NETWORKED = frozenset({"http", "tcp", "dns", "grpc"})
+"""Kinds that blackbox_exporter has as well."""
+_UNAVAILABLE, _DEADLINE = 14, 4  # codes of gRPC
+_LATE = (Reason.TIMEOUT, Reason.CONNECT_TIMEOUT)
+_SERVING_STATUSES = ("NOT_SERVING", "SERVICE_UNKNOWN", "SERVING", "UNKNOWN")
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
 
 
@@ -55,7 +60,7 @@ def blackbox_families(probed: Probed) -> Iterator[Family]:
 def _families(probed: Probed) -> Iterator[Family]:
     outcomes = [seen.outcome for seen in probed.observations.values()]
     yield from _of_the_run(probed)
-    yield from _of_the_way(outcomes)
+    yield from _of_the_way(outcomes, networked=bool({*probed.kinds.values()} & _NETWORKED))
     yield from _of_patterns(probed)
     http = probed.outcome("http")
     if http is not None:
@@ -81,20 +86,21 @@ def _of_the_run(probed: Probed) -> Iterator[Family]:
     )
 
 
-def _of_the_way(outcomes: Iterable[Outcome]) -> Iterator[Family]:
+def _of_the_way(outcomes: Iterable[Outcome], *, networked: bool) -> Iterator[Family]:
     lookup = sum(outcome.phases.get("resolve", 0.0) for outcome in outcomes)
     yield _one(
         "probe_dns_lookup_time_seconds", "Returns the time taken for probe dns lookup in seconds", lookup
     )
     address = next((outcome.address for outcome in outcomes if outcome.address), "")
-    version = literal_version(address) if address else None
-    if version is None:
+    ip = _ip_of(address) if address else None
+    if ip is None and not networked:
         return
+    version = ip.version if ip else 0
     yield _one("probe_ip_protocol", "Specifies whether probe ip protocol is IP4 or IP6", version)
     yield _one(
         "probe_ip_addr_hash",
         "Specifies the hash of IP address. It's useful to detect if the IP address changes.",
-        _hash(address),
+        _hash(ip) if ip else 0,
     )
 
 
@@ -111,7 +117,7 @@ def _of_patterns(probed: Probed) -> Iterator[Family]:
 
 
 def _of_http(outcome: Outcome) -> Iterator[Family]:
-    facts = outcome.http or HttpFacts(status=0, version="0")
+    facts = outcome.http or HttpFacts(status=0, version="0", content_length=0)
     uncompressed = facts.body_bytes if facts.unpacked_bytes is None else facts.unpacked_bytes
     length = -1 if facts.content_length is None else facts.content_length
     yield _one("probe_http_status_code", "Response HTTP status code", facts.status)
@@ -119,7 +125,7 @@ def _of_http(outcome: Outcome) -> Iterator[Family]:
         "probe_http_version", "Returns the version of HTTP of the probe response", _version(facts.version)
     )
     yield _one("probe_http_ssl", "Indicates if SSL was used for the final redirect", int(facts.secure))
-    yield _one("probe_http_redirects", "The number of redirects", facts.redirects)
+    yield _one("probe_http_redirects", "The number of redirects", facts.redirects_met)
     yield _one("probe_http_content_length", "Length of http content response", length)
     yield _one("probe_http_uncompressed_body_length", "Length of uncompressed response body", uncompressed)
     if facts.last_modified is not None:
@@ -149,6 +155,24 @@ def _of_prober(kind: str, outcome: Outcome) -> Iterator[Family]:
         )
     else:
         yield _one("probe_grpc_ssl", "Indicates if SSL was used for the connection", int(bool(outcome.tls)))
+    yield from _unanswered(kind, outcome)
+
+
+def _unanswered(kind: str, outcome: Outcome) -> Iterator[Family]:
+    """Tell what blackbox_exporter tells where no answer came, or none with a serving status."""
+    measured = {reading.measure.name for reading in outcome.readings}
+    if kind == "dns" and not measured:
+        for section in ("answer", "authority", "additional"):
+            text = f"Records in the {section} section of the last answer."
+            yield _one(f"probe_dns_{section}_rrs", text, 0)
+    if kind == "grpc" and not measured:
+        late, unresolved = outcome.reason in _LATE, outcome.reason is Reason.DNS
+        code = 0 if unresolved else _DEADLINE if late else _UNAVAILABLE
+        yield _one("probe_grpc_status_code", "Status code of the last call.", code)
+    if kind == "grpc" and "grpc_healthcheck_response" not in measured:
+        unsaid: Samples = [(label(serving_status=status), 0) for status in _SERVING_STATUSES]
+        text = "Whether the last answer was this serving status."
+        yield _gauge("probe_grpc_healthcheck_response", text, unsaid)
 
 
 def _of_tls(shown: list[TlsFacts]) -> Iterator[Family]:
@@ -215,9 +239,17 @@ def _version(text: str) -> float:
         return 0.0
 
 
-def _hash(address: str) -> int:
+def _ip_of(address: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that packets go to: one of IPv4 inside one of IPv6 counts; None for no address."""
+    if literal_version(address) is None:
+        return None
+    ip = ip_address(address.partition("%")[0])
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+
+
+def _hash(ip: IPv4Address | IPv6Address) -> int:
     """Return FNV-1a over the bytes of an address, as blackbox_exporter does."""
     value = _FNV_OFFSET
-    for byte in ip_address(address.partition("%")[0]).packed:
+    for byte in ip.packed:
         value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
     return value

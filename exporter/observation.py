@@ -196,7 +196,8 @@ class HttpFacts:
 
     status: int
     version: str = "1.1"
-    redirects: int = 0
+    redirects: int = 0  # that were followed
+    redirects_met: int = 0  # and the one that was not to be followed any more
     content_length: int | None = None
     body_bytes: int = 0  # as they came
     unpacked_bytes: int | None = None  # where a packed body was asked for

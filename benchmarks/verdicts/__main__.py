@@ -24,7 +24,11 @@ def main() -> int:
         print(_line(row))
     wrong = [row for row in rows if row.mistakes]
     different = [row for row in rows if row.case.ours is not None]
-    print(f"\n{len(rows)} cases, {len(different)} deliberately different, {len(wrong)} not as the table says")
+    values = [row for row in rows if row.case.different]
+    print(
+        f"\n{len(rows)} cases, {len(different)} deliberately different, {len(values)} with other values,"
+        f" {len(wrong)} not as the table says"
+    )
     for row in wrong:
         print(f"  {row.case.name}: {'; '.join(row.mistakes)}")
     return 1 if wrong else 0
@@ -33,7 +37,8 @@ def main() -> int:
 def _line(row: Row) -> str:
     case, there, here = row.case, row.blackbox, row.ours
     said = _WORDS[here.success] + (f" ({here.note})" if here.note else "")
-    return f"| {case.name} | {case.server} | {_WORDS[there.success]} | {said} | {case.why} |"
+    why = "; ".join(dict.fromkeys(reason for reason in (case.why, *case.different.values()) if reason))
+    return f"| {case.name} | {case.server} | {_WORDS[there.success]} | {said} | {why} |"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Modules and targets are templates: ``{web}`` is the port of the server of that n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.verdicts.servers import PASSWORD, TOKEN, USER
@@ -12,6 +12,18 @@ from benchmarks.verdicts.servers import PASSWORD, TOKEN, USER
 NEEDED, UNWANTED = "fail_if_body_not_matches_regexp", "fail_if_body_matches_regexp"
 SAID = {"method": "POST", "body": "ping"}
 Keys = Mapping[str, Any]
+EXPIRY, CHAIN = "probe_ssl_earliest_cert_expiry", "probe_ssl_last_chain_expiry_timestamp_seconds"
+_TOLD = "ours tells the expiry of a certificate also when the handshake or the request fails"
+SEEN = {EXPIRY: _TOLD}
+SEEN_WHOLE = {EXPIRY: _TOLD, CHAIN: _TOLD}
+NO_CHAIN = {CHAIN: "ours has no value where no chain was verified; there it is the year 1"}
+UNREAD = {
+    "probe_http_uncompressed_body_length": (
+        "ours does not begin to read a body that is too long by its header"
+    )
+}
+HUNG_UP = {"probe_failed_due_to_regex": "ours says reset where a peer hangs up, and not regex"}
+COUNTED = {"probe_http_redirects": "ours counts no redirect to where nobody answers"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +40,9 @@ class Case:
     regex: bool = False  # whether it failed by a regular expression
     since: tuple[int, int] = (0, 23)  # the first version of blackbox_exporter that takes the module
     hostname: str = ""
-    same_status: bool = True  # whether both tell the same status code
-    same_regex: bool = True  # whether both say the same of probe_failed_due_to_regex
+    different: Mapping[str, str] = field(
+        default_factory=dict
+    )  # series with another value, each with the reason
 
 
 def http(name: str, server: str, path: str, success: bool, keys: Keys | None = None, **more: Any) -> Case:
@@ -99,6 +112,10 @@ _STATUS = (
         "no fallback to the other family", "listens on 127.0.0.1", "http://127.0.0.1:{web}/ok", False,
         {"preferred_ip_protocol": "ip6", "ip_protocol_fallback": False},
     ),
+    http("name of this machine, by the default", "listens on both", "http://localhost:{web}/ok", True,
+         {"preferred_ip_protocol": "ip6"}),
+    http("404 with a page", "404, 1234 bytes", "/page-404", False),
+    http("404 with a packed page", "404, gzip of 100000 bytes", "/gzip-404", False, {"compression": "gzip"}),
     http("a query and a fragment in the target", "200", "/ok#part", True),
     http("user and password in the target", "wants them", "http://{user}@127.0.0.1:{web}/basic", True),
     http("IPv4 inside IPv6", "200", "http://[::ffff:127.0.0.1]:{web}/ok", True),
@@ -119,14 +136,15 @@ _REDIRECTS = (
     http("eleven redirects", "eleven, then 200", "/steps/11", False),
     http("redirect without a place", "302, no Location", "/no-location", False),
     http("redirect to nonsense", "Location: http://[::1/", "/bad-location", False),
-    http("redirect to another scheme", "Location: ftp://", "/ftp", False),
-    http("redirect to nobody", "to a name that is not there", "/to-nobody", False),
+    http("redirect to another scheme", "Location: ftp://", "/ftp", False, different=COUNTED),
+    http("redirect to nobody", "to a name that is not there", "/to-nobody", False, different=COUNTED),
     http("redirect to another port", "to another server", "/to/web2/ok", True),
     http(
         "redirect from plain to TLS", "to https", "/to/tls/ok", True, {"tls_config": {"ca_file": "{ca}"}}
     ),
     https("redirect from TLS to plain", "to http", "tls", True, path="/to/web/ok"),
-    http("redirect to TLS nobody trusts", "to https", "/to/tls_self/ok", False),
+    http("redirect to TLS nobody trusts", "to https", "/to/tls_self/ok", False,
+         different={**COUNTED, **SEEN}),
     http("redirect not followed", "302", "/redirect/302/ok", False, {"follow_redirects": False}),
     http("redirect not followed, once said so", "302", "/redirect/302/ok", False,
          {"no_follow_redirects": True}),
@@ -145,7 +163,7 @@ _REDIRECTS = (
     http("redirect with a cookie", "sets a cookie and wants it back", "/with-cookie", True),
     http(
         "secrets stay at home", "to another server that refuses secrets", "/to/web2/no-secret", False,
-        {"basic_auth": {"username": USER, "password": PASSWORD}}, ours=True, same_status=False,
+        {"basic_auth": {"username": USER, "password": PASSWORD}}, ours=True,
         why="ours sends credentials to the target only, not to where it redirects",
     ),
 )  # fmt: skip
@@ -153,10 +171,10 @@ _REDIRECTS = (
 _TLS = (
     https("TLS valid", "a certificate of our authority", "tls", True),
     https("TLS valid for a name", "the same by name", "tls", True, host="localhost"),
-    http("TLS of an unknown authority", "not of ours", "https://127.0.0.1:{tls}/ok", False),
-    https("TLS expired", "ended yesterday", "tls_expired", False),
-    https("TLS self-signed", "signed by itself", "tls_self", False),
-    https("TLS of another host", "for other.example", "tls_other", False),
+    http("TLS of an unknown authority", "not of ours", "https://127.0.0.1:{tls}/ok", False, different=SEEN),
+    https("TLS expired", "ended yesterday", "tls_expired", False, different=SEEN),
+    https("TLS self-signed", "signed by itself", "tls_self", False, different=SEEN),
+    https("TLS of another host", "for other.example", "tls_other", False, different=SEEN),
     https(
         "TLS with the name to expect", "for other.example", "tls_other", True,
         {"tls_config": {"server_name": "other.example"}},
@@ -168,11 +186,11 @@ _TLS = (
     https("TLS with the name in hostname", "for other.example", "tls_other", True, hostname="other.example"),
     https(
         "TLS expired but not looked at", "ended yesterday", "tls_expired", True,
-        {"tls_config": {"insecure_skip_verify": True}},
+        {"tls_config": {"insecure_skip_verify": True}}, different=NO_CHAIN,
     ),
     https(
         "TLS self-signed but not looked at", "signed by itself", "tls_self", True,
-        {"tls_config": {"insecure_skip_verify": True}},
+        {"tls_config": {"insecure_skip_verify": True}}, different=NO_CHAIN,
     ),
     https("TLS must not be", "TLS", "tls", False, {"fail_if_ssl": True}),
     https("TLS must be and is", "TLS", "tls", True, {"fail_if_not_ssl": True}),
@@ -186,7 +204,7 @@ _TLS = (
         "TLS of one version only", "up to 1.3", "tls", True, {"tls_config": {"max_version": "TLS12"}},
         since=(0, 24),
     ),
-    https("TLS client certificate missing", "wants one", "tls_client", False),
+    https("TLS client certificate missing", "wants one", "tls_client", False, different=SEEN_WHOLE),
     https(
         "TLS client certificate shown", "wants one", "tls_client", True,
         {"tls_config": {"cert_file": "{client_cert}", "key_file": "{client_key}"}},
@@ -226,7 +244,8 @@ _LENGTHS = (
     http("no reason phrase", "HTTP/1.1 200", "/no-reason", True),
     http("endless head", "18 MB of headers", "/bomb", False),
     http("body under the limit", "5 bytes", "/ok", True, {"body_size_limit": "1KB"}),
-    http("body over the limit", "300 KB", "/large", False, {"body_size_limit": "100KB"}),
+    http("body over the limit", "300 KB", "/large", False, {"body_size_limit": "100KB"},
+         different=UNREAD),
     http("large body", "300 KB", "/large", True),
 )  # fmt: skip
 
@@ -291,6 +310,8 @@ _BODIES = (
         "packed body unpacked", "gzip", "/gzip", True,
         {"compression": "gzip", NEEDED: ["packed and fine"]},
     ),
+    http("large packed body", "gzip of 100000 bytes", "/gzip-large", True, {"compression": "gzip"}),
+    http("packed body not asked for", "gzip of 100000 bytes", "/gzip-large", True),
     http("packed body that is not", "says gzip", "/gzip-wrong", False, {"compression": "gzip"}),
     http(
         "deflated body", "deflate", "/deflate", True,
@@ -347,7 +368,7 @@ _TCP = (
     tcp("tcp not expected", "closes after a line", "banner", False,
         {"query_response": [{"expect": "^FTP"}]}, timeout="500ms"),
     tcp("tcp closes unexpectedly", "closes", "hang_up", False, {"query_response": [{"expect": "^220"}]},
-        regex=True, same_regex=False),  # ours: reason reset
+        regex=True, different=HUNG_UP),
     tcp("tcp says nothing", "silent", "mute", False,
         {"query_response": [{"expect": "^220"}]}, timeout="500ms"),
     tcp("tcp line without an end", "10 MB without a line break", "endless", False,
@@ -362,14 +383,14 @@ _TCP = (
     tcp("tcp STARTTLS of nobody we know", "upgrades", "starttls", False, {"query_response": [
         {"expect": "^220"}, {"send": "EHLO probe\r"}, {"expect": "^250-STARTTLS"}, {"send": "STARTTLS\r"},
         {"expect": "^220"}, {"starttls": True},
-    ]}),
+    ]}, different=SEEN),
     tcp("tcp over TLS", "greets over TLS", "tls_chat", True,
         {"tls": True, "tls_config": {"ca_file": "{ca}"}, "query_response": [{"expect": "^220"}]}),
-    tcp("tcp over TLS of nobody we know", "TLS", "tls_chat", False, {"tls": True}),
+    tcp("tcp over TLS of nobody we know", "TLS", "tls_chat", False, {"tls": True}, different=SEEN),
     tcp("tcp over TLS that expired", "ended yesterday", "tls_expired", False,
-        {"tls": True, "tls_config": {"ca_file": "{ca}"}}),
+        {"tls": True, "tls_config": {"ca_file": "{ca}"}}, different=SEEN),
     tcp("tcp over TLS not looked at", "ended yesterday", "tls_expired", True,
-        {"tls": True, "tls_config": {"insecure_skip_verify": True}}),
+        {"tls": True, "tls_config": {"insecure_skip_verify": True}}, different=NO_CHAIN),
     tcp("tcp over TLS to a plain port", "plain", "chat", False,
         {"tls": True, "tls_config": {"insecure_skip_verify": True}}),
 )  # fmt: skip

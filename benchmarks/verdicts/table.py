@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,22 @@ ROOT = Path(__file__).resolve().parents[2]
 BLACKBOX = "prometheus-blackbox-exporter"
 AT_ONCE = 12
 _START_WITHIN = 20.0
+COMPARED = frozenset(
+    {
+        *("probe_ip_protocol", "probe_ip_addr_hash", "probe_failed_due_to_regex"),
+        *("probe_http_status_code", "probe_http_version", "probe_http_ssl", "probe_http_redirects"),
+        *("probe_http_content_length", "probe_http_uncompressed_body_length"),
+        *("probe_http_last_modified_timestamp_seconds", "probe_ssl_earliest_cert_expiry"),
+        *("probe_ssl_last_chain_expiry_timestamp_seconds", "probe_dns_query_succeeded", "probe_dns_serial"),
+        *("probe_dns_answer_rrs", "probe_dns_authority_rrs", "probe_dns_additional_rrs"),
+        *("probe_grpc_status_code", "probe_grpc_ssl", "probe_grpc_healthcheck_response"),
+    }
+)
+"""Series whose values the target alone decides: no times, no names of the library."""
+_ZERO_OR_NONE = frozenset({"probe_failed_due_to_regex", "probe_ssl_earliest_cert_expiry"})
+"""Where nothing was seen, 0.23 says 0 and 0.28 says nothing."""
 _SCRAPE_TIMEOUT = "8"
+_SAMPLE = re.compile(r"^(\w+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 _OPEN = ("127.0.0.0/8", "::1")
 
 
@@ -30,9 +45,13 @@ class Verdict:
     """What an exporter answers for a case."""
 
     success: bool | None  # None: it did not answer with metrics
-    status: int = 0
-    regex: bool = False
+    values: Mapping[str, float] = field(default_factory=dict)  # of COMPARED, by name and labels
     note: str = ""
+
+    @property
+    def regex(self) -> bool:
+        """Whether it says that a regular expression is why the probe failed."""
+        return self.values.get("probe_failed_due_to_regex") == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +72,18 @@ class Row:
             found.append(f"blackbox_exporter says {there.success}, the table {case.success}")
         if here.success is not wanted:
             found.append(f"ours says {here.success} ({here.note}), the table {wanted}")
-        if case.ours is None and case.same_status and here.status != there.status:
-            found.append(f"status {here.status}, there {there.status}")
-        if case.ours is None and case.same_regex and here.regex is not there.regex:
-            found.append(f"failed due to regex: {here.regex}, there {there.regex}")
         if there.regex is not case.regex:
             found.append(f"blackbox_exporter says regex {there.regex}, the table {case.regex}")
+        return found + (self._other_values() if case.ours is None else [])
+
+    def _other_values(self) -> list[str]:
+        found = []
+        for name in sorted({*self.blackbox.values, *self.ours.values, *self.case.different}):
+            there, here = self.blackbox.values.get(name), self.ours.values.get(name)
+            if name in self.case.different and there == here:
+                found.append(f"{name} is {here}, as there, and the table says that it differs")
+            elif name not in self.case.different and there != here:
+                found.append(f"{name} is {here}, there {there}")
         return found
 
 
@@ -183,16 +208,20 @@ async def _ask(around: Setting, address: str, case: Case) -> Verdict:
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": _SCRAPE_TIMEOUT}
     async with around.http.get(f"{address}/probe", params=query, headers=headers) as answer:
         text = await answer.text()
-    values = dict(re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE))
+    values = {name: float(value) for name, value in _SAMPLE.findall(text)}
     reason = re.search(r'^probe_failure_info\{.*reason="(\w+)"', text, re.MULTILINE)
     if "probe_success" not in values:
         return Verdict(success=None, note=f"{answer.status}: {text.strip()[:100]}")
     return Verdict(
-        success=values["probe_success"] == "1",
-        status=int(float(values.get("probe_http_status_code", 0))),
-        regex=values.get("probe_failed_due_to_regex") == "1",
+        success=values["probe_success"] == 1,
+        values={name: value for name, value in values.items() if _is_compared(name, value)},
         note=reason[1] if reason else "",
     )
+
+
+def _is_compared(sample: str, value: float) -> bool:
+    name = sample.partition("{")[0]
+    return name in COMPARED and (value != 0 or name not in _ZERO_OR_NONE)
 
 
 @asynccontextmanager

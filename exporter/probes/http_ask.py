@@ -115,6 +115,7 @@ class Visit:
     answer: Answer
     place: Place
     redirects: int
+    leads_on: bool = False  # whether it is one more redirect
 
 
 def facts_of(seen: Visit) -> HttpFacts:
@@ -124,6 +125,7 @@ def facts_of(seen: Visit) -> HttpFacts:
         status=answer.status,
         version=answer.version,
         redirects=seen.redirects,
+        redirects_met=seen.redirects + seen.leads_on,
         content_length=answer.content_length,
         body_bytes=answer.body_bytes,
         unpacked_bytes=answer.unpacked_bytes,
@@ -183,10 +185,12 @@ async def visit(
         if cookies is not None:
             cookies.take(request.place.host, answer.values(b"set-cookie"), secure=request.place.secure)
         location = answer.value(b"location")
-        if not ask.redirects or answer.status not in FOLLOWED or not location:
-            return Visit(answer=answer, place=request.place, redirects=redirects)
+        leads_on = answer.status in FOLLOWED and bool(location)
+        seen = Visit(answer=answer, place=request.place, redirects=redirects, leads_on=leads_on)
+        if not ask.redirects or not leads_on:
+            return seen
         if redirects == ask.redirects:
-            progress.http = facts_of(Visit(answer=answer, place=request.place, redirects=redirects))
+            progress.http = facts_of(seen)
             raise AnswerError(Reason.REDIRECT, f"more than {ask.redirects} redirects")
         if redirects == 0:
             gate = gate.after_redirect(_address_of(way))

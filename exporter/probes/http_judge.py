@@ -64,10 +64,10 @@ class Judge:
         if not self.looks_at_body:
             return None
         unpacked = unpack(answer, self._body_limit)
+        if self.unpacks:
+            answer.unpacked_bytes = len(unpacked) if isinstance(unpacked, bytes) else 0
         if isinstance(unpacked, tuple):
             return unpacked
-        if self.unpacks:
-            answer.unpacked_bytes = len(unpacked)
         text = _utf8(unpacked, answer)
         if not all(pattern.search(text) for pattern in self._body):
             return Reason.BODY, "the body does not match"

@@ -17,6 +17,7 @@ INTERIM_LIMIT = 20
 FRAMING_FACTOR = 8
 """Bytes on the wire for a byte of the body: six with chunks of one byte, any number with hostile ones."""
 _SWITCHING = 101
+_BODILESS = (204, 304)
 
 
 class AnswerError(Exception):
@@ -197,6 +198,8 @@ class Exchange(asyncio.Protocol):
                 answer.content_length = int(value[:20])
             elif name == b"transfer-encoding":
                 chunked = value.lower().endswith(b"chunked")
+        if answer.content_length is None and answer.status in _BODILESS:
+            answer.content_length = 0
         self._until_close = answer.content_length is None and not chunked
         wanted = not self._bodiless and answer.status in self._wish.body_for
         if wanted and (answer.content_length or 0) > self._wish.body_limit:

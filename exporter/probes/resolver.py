@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
@@ -28,7 +29,9 @@ FORGET_EVERY = 0.2
 SYSTEM_THREADS = 4
 
 _FAMILIES = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
-_LOCALHOST: dict[IpVersion | None, str] = {None: "127.0.0.1", 4: "127.0.0.1", 6: "::1"}
+_HOSTS = Path("/etc/hosts")
+_HOSTS_LIMIT = 1024 * 1024
+_LOCALHOST = ("127.0.0.1", "::1")  # what is taken when the file does not say
 # Nobody knows the name, or nobody could be asked; a server that is silent or broken ends the matter.
 _ASK_SYSTEM = {socket.EAI_NONAME, socket.EAI_FAIL}
 
@@ -48,10 +51,14 @@ class Resolver:
     look at a name that failed is a look.
     """
 
-    def __init__(self, counts: DnsCounts | None = None, *, servers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, counts: DnsCounts | None = None, *, servers: tuple[str, ...] = (), hosts: Path = _HOSTS
+    ) -> None:
         self.source: Source = "dns"
         self.counts = counts or DnsCounts()
         self._servers = servers
+        self._hosts = hosts
+        self._localhost: tuple[str, ...] = ()  # read when it is first asked for
         self._kept: dict[Question, tuple[float, tuple[str, ...]]] = {}
         self._asking: dict[Question, asyncio.Task[tuple[str, ...]]] = {}
         self._dns: Any = None
@@ -61,7 +68,8 @@ class Resolver:
     async def addresses(self, host: str, version: IpVersion | None = None) -> tuple[str, ...]:
         """Return the addresses of *host*, best first, of one IP version if told so.
 
-        A literal address is returned as it is; localhost is 127.0.0.1, or ::1 where IPv6 is wanted.
+        A literal address is returned as it is; localhost is what /etc/hosts says, IPv4 first, and no DNS
+        server is asked about it.
         Raises socket.gaierror when there is none. Waits as long as the caller lets it.
         """
         literal = literal_version(host)
@@ -71,7 +79,7 @@ class Resolver:
             return (host,)
         name = host.lower()
         if name in ("localhost", "localhost."):
-            return (_LOCALHOST[version],)
+            return self._here(version)
         question = (name, version)
         kept = self._kept.get(question)
         if kept is not None and monotonic() < kept[0]:
@@ -83,6 +91,7 @@ class Resolver:
     def forget(self) -> None:
         """Ask anew from now on."""
         self._kept.clear()
+        self._localhost = ()
 
     async def close(self) -> None:
         """Let go of what resolving needs."""
@@ -97,6 +106,13 @@ class Resolver:
             await self._dns.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _here(self, version: IpVersion | None) -> tuple[str, ...]:
+        self._localhost = self._localhost or localhost_of(self._hosts)
+        found = tuple(ip for ip in self._localhost if version in (None, literal_version(ip)))
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "has no address")
+        return found
 
     def _ask(self, question: Question) -> "asyncio.Task[tuple[str, ...]]":
         self.counts.lookups += 1
@@ -185,6 +201,21 @@ class Resolver:
     def _forget_library(self) -> None:
         self._forgetting = None
         self._dns._channel.reinit()  # noqa: SLF001 - the only way it offers
+
+
+def localhost_of(hosts: Path) -> tuple[str, ...]:
+    """Return the loopback addresses that the file *hosts* calls localhost, IPv4 first; both when none."""
+    try:
+        with hosts.open(encoding="utf-8", errors="replace") as opened:
+            lines = opened.read(_HOSTS_LIMIT).splitlines()
+    except OSError:
+        return _LOCALHOST
+    words = [line.partition("#")[0].split() for line in lines]
+    named = [found[0] for found in words if "localhost" in map(str.lower, found[1:])]
+    found = [
+        ip for ip in named if literal_version(ip) is not None and ip_address(ip.partition("%")[0]).is_loopback
+    ]
+    return tuple(sorted(dict.fromkeys(found), key=lambda ip: literal_version(ip) or 0)) or _LOCALHOST
 
 
 @lru_cache(maxsize=4096)

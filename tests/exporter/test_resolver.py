@@ -122,17 +122,74 @@ def system_knows(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> list
         ("::1", None, "::1"),
         ("::1", 6, "::1"),
         ("fe80::1%lo", None, "fe80::1%lo"),
-        ("localhost", None, "127.0.0.1"),
-        ("LOCALHOST", 4, "127.0.0.1"),
-        ("localhost", 6, "::1"),
+        ("LOCALHOST.", 4, "127.0.0.1"),
     ],
 )
-async def test_addresses_and_localhost_ask_nobody(host: str, version: Any, address: str) -> None:
-    resolver = Resolver(servers=("127.0.0.1:1",))
+async def test_addresses_and_localhost_ask_nobody(
+    tmp_path: Path, host: str, version: Any, address: str
+) -> None:
+    resolver = Resolver(servers=("127.0.0.1:1",), hosts=tmp_path / "none")
 
     assert await resolver.addresses(host, version) == (address,)
     assert resolver.counts.lookups == 0
     assert resolver._dns is None
+
+
+BOTH, ONE = "::1 ip6-localhost localhost # both\n127.0.0.1\tlocalhost\n", "127.0.0.1 localhost\n"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "version", "addresses"),
+    [
+        (BOTH, None, ("127.0.0.1", "::1")),
+        (BOTH, 4, ("127.0.0.1",)),
+        (BOTH, 6, ("::1",)),
+        (ONE, None, ("127.0.0.1",)),
+        (ONE, 6, ()),
+        ("127.0.1.1 localhost\n", None, ("127.0.1.1",)),
+        ("10.0.0.1 localhost\n127.0.0.1 shop # localhost\n", None, ("127.0.0.1", "::1")),
+        ("", 6, ("::1",)),
+    ],
+)
+async def test_localhost_is_what_the_file_of_hosts_says(
+    tmp_path: Path, hosts: str, version: Any, addresses: tuple[str, ...]
+) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(hosts)
+    resolver = Resolver(hosts=file)
+
+    if addresses:
+        assert await resolver.addresses("localhost", version) == addresses
+        return
+    with pytest.raises(socket.gaierror):
+        await resolver.addresses("localhost", version)
+
+
+async def test_localhost_falls_back_to_ipv4_where_the_file_has_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(ONE)
+    tools = Tools(resolver=Resolver(hosts=file))
+
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        config = TcpProbe.model_validate({"tcp": f"localhost:{port}", "ip_version": 6})
+        outcome = await probe(config, Context(timeout=2.0, tools=tools))
+    await tools.close()
+
+    assert (outcome.reason, outcome.address) == (None, "127.0.0.1")
+
+
+async def test_the_file_of_hosts_is_read_anew_at_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text(ONE)
+    resolver = Resolver(hosts=file)
+    assert await resolver.addresses("localhost") == ("127.0.0.1",)
+
+    file.write_text(BOTH)
+    assert await resolver.addresses("localhost") == ("127.0.0.1",)
+    resolver.forget()
+
+    assert await resolver.addresses("localhost") == ("127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize(("host", "version"), [("127.0.0.1", 6), ("::1", 4)])
