@@ -147,6 +147,7 @@ class Sender:
     """Which life of which process a batch is from."""
 
     boot: str  # 32 hexadecimal digits, new with each process
+    service: str = ""  # the one that the process is of
     name: str = ""  # for example soulfra-python/0.1.0
     host: str = ""
     pid: int = 0

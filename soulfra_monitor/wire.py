@@ -400,7 +400,11 @@ def _declared(read: _Reader) -> Declared:
 
 def _sender(read: _Reader) -> Sender:
     return Sender(
-        boot=_id(read, "boot"), name=read.text("name"), host=read.text("host"), pid=read.count("pid")
+        boot=_id(read, "boot"),
+        service=read.text("service"),
+        name=read.text("name"),
+        host=read.text("host"),
+        pid=read.count("pid"),
     )
 
 
