@@ -122,7 +122,8 @@ async def _take_turn(config: CommandProbe, context: Context, progress: Progress)
     """Wait until few enough programs run; the program's own time begins then."""
     turns = context.tools.commands
     try:
-        await asyncio.wait_for(turns.acquire(), context.timeout)
+        async with asyncio.timeout(context.timeout):  # wait_for loses a cancellation at times
+            await turns.acquire()
     except TimeoutError:
         return progress.outcome(Reason.INTERNAL, "too many commands ran at the same time; this one did not")
     try:

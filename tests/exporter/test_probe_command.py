@@ -285,6 +285,53 @@ async def test_a_probe_that_is_given_up_leaves_no_program(
     assert not context.tools.commands.locked()
 
 
+async def test_a_probe_that_is_given_up_ends_the_whole_group_at_once(
+    tools: Tools, tmp_path: Path, until: Any
+) -> None:
+    pids = tmp_path / "pids"
+    deaf = f"trap '' TERM; sleep 60 & echo $$ $! > {pids}; wait; sleep 60"
+    task = asyncio.create_task(ask(Context(timeout=60, tools=tools), *shell(deaf)))
+    await until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+
+    began = time.monotonic()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert time.monotonic() - began < command.GRACE / 2
+    assert all(ended(int(pid)) for pid in pids.read_text().split())
+
+
+async def test_a_probe_that_is_given_up_while_its_program_is_ended_leaves_none(
+    tools: Tools, tmp_path: Path, until: Any
+) -> None:
+    told = tmp_path / "told"
+    deaf = f"trap 'echo $$ > {told}' TERM; while :; do sleep 0.01; done"
+    task = asyncio.create_task(ask(Context(timeout=0.2, tools=tools), *shell(deaf)))
+    await until(lambda: told.exists() and told.read_text())
+
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert ended(int(told.read_text()))
+
+
+async def test_a_probe_that_is_given_up_while_its_program_starts_leaves_none(
+    tools: Tools, until: Any
+) -> None:
+    me = psutil.Process()
+    for turns in range(60):  # of the loop: before its thread, in it, and after it
+        context = Context(timeout=60, tools=tools)
+        task = asyncio.create_task(ask(context, "sleep", "60"))
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=10)
+        assert done, f"given up after {turns} turns, it went on"
+
+    await until(lambda: not [child for child in me.children() if child.name() == "sleep"])
+    assert not tools.commands.locked()
+
+
 async def test_no_handles_and_no_zombies_are_left(hurried: Context) -> None:
     me = psutil.Process()
     await ask(hurried, "true")
