@@ -349,10 +349,12 @@ class Engine:
         return True
 
     def _healer(self, error: Error) -> str:
-        """Say who made an end of it: a run for another error of the same target may have."""
-        query = RunQuery(target=error.target, outcome=Outcome.RECOVERED, limit=1)
-        ended = [run for run in self._store.find_runs(query) if (run.ended_at or 0.0) >= error.first_seen]
-        return ("person" if ended[0].trigger is Trigger.PERSON else "run") if ended else "itself"
+        """Say who made an end of it: a run for another error of the same target may have, or be about to."""
+        for run in self._store.find_runs(RunQuery(target=error.target, limit=1)):
+            helped = run.outcome is Outcome.RECOVERED and (run.ended_at or 0.0) >= error.first_seen
+            if helped or run.outcome is None:
+                return "person" if run.trigger is Trigger.PERSON else "run"
+        return "itself"
 
     # -- telling ------------------------------------------------------------------------------
 

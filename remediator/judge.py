@@ -60,6 +60,7 @@ class Judge:
         self._alertmanagers = alertmanagers
         self._escalate_after = escalate_after
         self._deciding = threading.Lock()  # limits are read and used up in one go
+        self._calling = threading.Lock()  # so is the one on calls for people
 
     def judge(self, error: Error, health: Health, seen: Mapping[str, Any]) -> None:
         """Let the error run, or hold it and record the reason. *health* and *seen* are of this moment."""
@@ -206,10 +207,15 @@ class Judge:
         if error.severity is not Severity.CRITICAL or not is_event(error.fingerprint):
             return False
         query = ErrorQuery(target=error.target, severity=Severity.CRITICAL, since=now - _CALLS_WINDOW)
-        called = [
-            one for one in self._store.find_errors(query) if (one.escalated_at or 0.0) > now - _CALLS_WINDOW
-        ]
-        return len(called) < _CALLS_LIMIT
+        with self._calling:
+            others = [one for one in self._store.find_errors(query) if one.id != error.id]
+            called = [one for one in others if (one.escalated_at or 0.0) > now - _CALLS_WINDOW]
+            if len(called) >= _CALLS_LIMIT:
+                return False  # looked at again, and told when it is still there
+            change_error(
+                self._store, error.id, lambda old: replace(old, escalated_at=old.escalated_at or now)
+            )
+            return True
 
     def hold_unproven(self, error: Error, detail: str) -> None:
         """Look again soon at an error whose end could not be proven; people hear of it if that goes on."""
