@@ -1,19 +1,28 @@
 """Asks one place for its targets: files, or an address. Keeps the last good answer of each."""
 
 import asyncio
+import ssl
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 
 from exporter.discovered import SIZE_LIMIT, Failure, Found, SourceError, is_json_file, parse
 from exporter.probes.context import Tools
+from exporter.probes.patience import in_thread
 from exporter.sources import FileSd, HttpSd
 from exporter.webconfig import Signature, signature_of
 from soulfra_monitor import __version__
+
+FILES_WITHIN = 5.0
+"""Seconds for files; they may be on a network filesystem that is dead."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,33 +33,57 @@ class Answer:
     failures: tuple[SourceError, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """What a look at files has found."""
+
+    signatures: Mapping[Path, Signature] = field(default_factory=dict)
+    known: Mapping[Path, Found] = field(default_factory=dict)
+
+
+async def _patiently(work: Callable[[], T], recall: dict[str, Any]) -> T:
+    """Return what *work*, which reads files, returns. Raises what it raises, SourceError when it hangs.
+
+    Not in the threads of everybody: files that hang would keep those from a scrape and a reload.
+    """
+    try:
+        async with asyncio.timeout(FILES_WITHIN):
+            return await in_thread(work, recall)
+    except TimeoutError as error:
+        told = f"its files cannot be read within {FILES_WITHIN:g} s"
+        raise SourceError(Failure.TIMEOUT, told) from error
+
+
 @dataclass(slots=True)
 class FileReader:
     """Reads files when they change. One that fails keeps its targets, one that is gone loses them."""
 
     place: FileSd
     folder: Path
-    _read: dict[Path, Signature] = field(default_factory=dict)
-    _known: dict[Path, Found] = field(default_factory=dict)
+    _seen: _Files = field(default_factory=_Files)
+    _recall: dict[str, Any] = field(default_factory=dict)
 
     async def read(self) -> Answer:
         """Return the targets of all files."""
-        return await asyncio.to_thread(self._look)
+        try:
+            self._seen, failures = await _patiently(partial(self._look, self._seen), self._recall)
+        except SourceError as error:
+            failures = (error,)
+        return Answer(found=_together(list(self._seen.known.values())), failures=failures)
 
-    def _look(self) -> Answer:
+    def _look(self, before: _Files) -> tuple[_Files, tuple[SourceError, ...]]:
         files = {file: signature_of([file]) for file in self._matches()}
-        self._known = {file: found for file, found in self._known.items() if file in files}
+        known = {file: found for file, found in before.known.items() if file in files}
         failures = []
         for file, signature in files.items():
-            if self._read.get(file) == signature:
+            if before.signatures.get(file) == signature:
                 continue
             try:
-                self._known[file] = _content_of(file)
+                known[file] = _content_of(file)
             except SourceError as error:
                 failures.append(SourceError(error.failure, f"{file.name}: {error}"))
                 files[file] = ()  # is read again at the next look
-        self._read = files
-        return Answer(found=_together(list(self._known.values())), failures=tuple(failures))
+        return _Files(signatures=files, known=known), tuple(failures)
 
     def _matches(self) -> Iterator[Path]:
         for pattern in self.place.files:
@@ -82,6 +115,7 @@ class HttpReader:
         self._folder = folder
         self._refresh = refresh
         self._known = Found()
+        self._recall: dict[str, Any] = {}
 
     async def read(self) -> Answer:
         """Return the targets that the address names now."""
@@ -94,8 +128,7 @@ class HttpReader:
 
     async def _fetch(self) -> bytes:
         try:
-            headers = await asyncio.to_thread(self._headers)
-            tls = await asyncio.to_thread(Tools().tls, self._place.tls)
+            headers, tls = await _patiently(self._of_files, self._recall)
         except OSError as error:
             raise SourceError(Failure.READ, f"a file for asking cannot be used: {error.strerror}") from error
         timeout = aiohttp.ClientTimeout(total=self._place.timeout)
@@ -110,6 +143,9 @@ class HttpReader:
             raise SourceError(Failure.TIMEOUT, f"no answer within {self._place.timeout:g} s") from error
         except aiohttp.ClientError as error:
             raise SourceError(Failure.CONNECT, f"cannot be asked: {type(error).__name__}") from error
+
+    def _of_files(self) -> tuple[dict[str, str], ssl.SSLContext]:
+        return self._headers(), Tools().tls(self._place.tls)
 
     def _headers(self) -> dict[str, str]:
         headers = {

@@ -2,12 +2,13 @@
 
 import asyncio
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 from exporter.gate import OPEN, ForbiddenAddressError, Gate
 from exporter.kinds import Tls
 from exporter.observation import HttpFacts, Outcome, Reason, TlsFacts, shorten
-from exporter.probes.patience import Judging, OwnWantError
+from exporter.probes.patience import Judging, OwnWantError, in_thread
 from exporter.probes.resolver import Resolver
 from soulfra_monitor.redaction import MASK, redact
 
+log = logging.getLogger(__name__)
+
 NOTE_LIMIT = 300
 RENEWED = 50  # contexts for TLS at a reload, of 20 ms each; more are made anew when they are wanted
+RENEWED_WITHIN = 10.0  # seconds; the files may be on a network filesystem that is dead
 _SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
@@ -47,6 +51,7 @@ class Tools:
     judging: Judging = field(default_factory=Judging)
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_AT_ONCE))
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
+    _recall: dict[str, Any] = field(default_factory=dict)
 
     def tls(self, config: Tls) -> ssl.SSLContext:
         """Return the context for *config*. Raises TlsFileError when one of its files cannot be used."""
@@ -61,9 +66,17 @@ class Tools:
         return self._contexts[config]
 
     async def renew(self) -> None:
-        """Ask for addresses and read certificate files anew; the contexts in use are made in a thread."""
+        """Ask for addresses and read certificate files anew; the contexts in use are made in a thread.
+
+        While those files cannot be read the contexts stay as they are.
+        """
         self.resolver.forget()
-        self._contexts = await asyncio.to_thread(_remade, list(self._contexts)[-RENEWED:])
+        remake = partial(_remade, list(self._contexts)[-RENEWED:])
+        try:
+            async with asyncio.timeout(RENEWED_WITHIN):
+                self._contexts = await in_thread(remake, self._recall)
+        except (TimeoutError, OwnWantError):
+            log.warning("certificate files were not read anew: those in use stay until the next reload")
 
     async def close(self) -> None:
         """Let go of everything."""

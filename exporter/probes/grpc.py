@@ -5,9 +5,9 @@ connection of all probes goes first: it asks the gate, names what fails, reads t
 dropped. Then grpcio connects to that very address, once.
 """
 
-import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from exporter.kinds.grpc import GrpcProbe
 from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress, guarded
 from exporter.probes.dial import Opened, dial, preferred_version, secured
+from exporter.probes.own_files import OwnFileError, from_files
 
 CODE = Measure(name="grpc_status_code", help="Status code of the last call.")
 SERVING = Measure(
@@ -49,7 +50,9 @@ async def probe(config: GrpcProbe, context: Context) -> Outcome:
 async def _ask(config: GrpcProbe, context: Context, progress: Progress) -> Outcome:
     await _look(config, context, progress)
     try:
-        credentials = await asyncio.to_thread(_credentials, config)
+        credentials = await from_files(partial(_credentials, config), context) if config.tls else None
+    except OwnFileError as error:
+        return progress.outcome(Reason.INTERNAL, str(error))
     except OSError as error:
         return progress.outcome(Reason.INTERNAL, f"a file of tls cannot be read: {error.strerror}")
     channel = _channel(config, progress.address, credentials)

@@ -25,7 +25,7 @@ async def from_files(work: Callable[[], T], context: Context) -> T:
         async with asyncio.timeout(_SHARE * context.timeout):
             return await in_thread(work, context.recall)
     except TimeoutError as error:
-        raise OwnFileError("a file that the probe sends could not be read in time") from error
+        raise OwnFileError("a file of the probe could not be read in time") from error
 
 
 def read_own(path: str, key: str) -> bytes:
