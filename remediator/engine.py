@@ -16,6 +16,7 @@ from http import HTTPStatus
 from remediator import evidence
 from remediator.actions import spawn
 from remediator.escalation import WATCH, escalate
+from remediator.events import signal_of_event
 from remediator.inquiry import UNWATCHED, Inquiry, ask
 from remediator.judge import Judge, RefusalError
 from remediator.playbook import Playbook, Verify
@@ -122,8 +123,6 @@ class Engine:
         *boot*, by their id. Each is redacted and classified first: the signals of the receipt's admissions
         have severity, problem and count.
         """
-        from remediator.events import signal_of_event  # noqa: PLC0415 - until the kernel classifies
-
         now = self._tools.clock()
         signals = [signal_of_event(event, now) for event in events]
         if boot:
