@@ -39,6 +39,8 @@ class Problem(StrEnum):
     PROBE_FAULT = "probe_fault"
     TARGET_VANISHED = "target_vanished"
     CONFIG_INVALID = "config_invalid"
+    EVENTS_DROPPED = "events_dropped"
+    SENDER_SILENT = "sender_silent"
     OTHER = "other"
 
     @classmethod
