@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 
+_NO_REPAIRS = frozenset({"wait", "notify"})
+
+
 class Outcome(StrEnum):
     """How a run ended."""
 
@@ -97,9 +100,9 @@ class PastRun:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """The names of what the last rung did, in their order."""
+        """The names of what the last rung did to the service, in their order."""
         steps = self.plan[self.rung]["steps"] if self.rung < len(self.plan) else ()
-        return tuple(dict.fromkeys(str(step["action"]) for step in steps))
+        return tuple(dict.fromkeys(step["action"] for step in steps if step["action"] not in _NO_REPAIRS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

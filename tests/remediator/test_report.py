@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from remediator import report
-from remediator.run import Pause, Run, Trigger
-from remediator.signals import Decision, Error, ErrorState, Reason, Verdict
+from remediator.run import Outcome, PastRun, Pause, Run, Trigger
+from remediator.signals import Decision, Error, ErrorState, Member, Reason, Status, Verdict
 from soulfra_monitor.problems import Problem, Severity
 
 UP = {"status": "up", "since": 100.0, "slow": False, "response_time": 0.0894, "failing": None}
@@ -219,3 +219,113 @@ def test_decisions_and_pauses_say_who_why_and_until_when() -> None:
         "since": "1970-01-01T00:00:00.000Z",
         "until": None,
     }
+
+
+# -- what is known of an error ------------------------------------------------------------------------
+
+SAMPLE = {
+    "id": "e1",
+    "kind": "redis",
+    "message": "refused",
+    "raised": [{"type": "redis.exceptions.ConnectionError"}],
+    "context": {"user": 7},
+    "system": {"handles": 12},
+    "reasons": ["Redis does not serve."],
+}
+
+
+def member(**changes: Any) -> Member:
+    made = Member(
+        fingerprint="v1.0123456789abcdef",
+        status=Status.FIRING,
+        first_seen=1000.0,
+        last_seen=1010.0,
+        times=7,
+        labels={"kind": "redis"},
+        detail=SAMPLE,
+    )
+    return replace(made, **changes)
+
+
+def past(action: str, outcome: Outcome, seconds: float = 4.0) -> PastRun:
+    plan = ({"steps": [{"action": action}, {"action": "notify"}]},)
+    return PastRun(
+        playbook="p", outcome=outcome, started_at=100.0, ended_at=100.0 + seconds, rung=0, plan=plan
+    )
+
+
+def detail(*members: Member, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {"observations": None, "fix": None, **changes}
+    found = error(subject="/srv/out", fingerprint="v1.0123456789abcdef")
+    return report.error_detail(found, members, **given)
+
+
+def test_an_error_tells_its_subject_and_the_fingerprint_that_came_last() -> None:
+    view = report.error_view(error(subject="/srv/out", fingerprint="v1.0123456789abcdef"))
+
+    assert (view["subject"], view["fingerprint"]) == ("/srv/out", "v1.0123456789abcdef")
+    assert (report.error_view(error())["subject"], report.error_view(error())["fingerprint"]) == (None, None)
+
+
+def test_the_detail_tells_the_newest_event_and_all_that_there_are() -> None:
+    older = member(fingerprint="v1.00000000000000bb", detail={"message": "older"}, last_seen=1005.0)
+    view = detail(member(), older, member(fingerprint="alert", detail={}), observations={"services": {}})
+
+    assert view["reasons"] == ["Redis does not serve."]
+    assert (view["context"], view["system"]) == ({"user": 7}, {"handles": 12})
+    assert view["observations"] == {"services": {}}
+    assert [event["fingerprint"] for event in view["events"]] == [
+        "v1.0123456789abcdef",
+        "v1.00000000000000bb",
+    ]
+    assert view["events"][0] == {
+        **SAMPLE,
+        "fingerprint": "v1.0123456789abcdef",
+        "status": "firing",
+        "count": 7,
+        "firstSeen": "1970-01-01T00:16:40.000Z",
+        "lastSeen": "1970-01-01T00:16:50.000Z",
+    }
+
+
+def test_the_detail_of_an_alert_has_no_events_and_no_fix() -> None:
+    view = detail(member(detail={}))
+
+    assert (view["events"], view["reasons"], view["suggestedFix"]) == ([], [], None)
+
+
+def test_a_fix_tells_how_often_its_action_helped() -> None:
+    runs = [
+        past("restart", Outcome.RECOVERED, 3.0),
+        past("restart", Outcome.FAILED),
+        past("restart", Outcome.RECOVERED, 5.0),
+        past("hook", Outcome.RECOVERED),
+    ]
+
+    view = detail(fix={"cause": "c", "fix": "f", "action": "restart"}, past=runs)["suggestedFix"]
+
+    assert (view["cause"], view["fix"], view["knob"], view["link"]) == ("c", "f", None, None)
+    assert view["seenBefore"] == {
+        "action": "restart",
+        "recovered": 2,
+        "of": 3,
+        "medianTime": 4000,
+        "text": "restart recovered it 2 of 3 times, median 4.0 s",
+    }
+
+
+def test_without_a_known_fix_what_helped_before_is_suggested() -> None:
+    runs = [past("restart", Outcome.FAILED), past("hook", Outcome.RECOVERED)]
+
+    view = detail(past=runs)["suggestedFix"]
+
+    assert (view["action"], view["reason"]) == ("hook", "it helped before")
+    assert view["seenBefore"]["of"] == 1
+    assert detail(past=runs[:1])["suggestedFix"] is None
+
+
+def test_a_fix_that_never_ran_tells_what_else_was_tried() -> None:
+    view = detail(fix={"action": "file"}, past=[past("restart", Outcome.FAILED)])["suggestedFix"]
+
+    assert view["seenBefore"]["text"] == "restart recovered it 0 of 1 times"
+    assert detail(fix={"action": "file"})["suggestedFix"]["seenBefore"] is None
