@@ -22,6 +22,8 @@ from soulfra_monitor.hooks.swallowed import Broke, Site, Tell
 NAME = "@soulfra_swallowed"
 """The name in ``builtins`` of what the handlers call, by number: a name that no program can write."""
 
+_installed: tuple[Tell, Broke] | None = None
+
 _SITES: list[Site] = []
 _HITS: list[Callable[[], None]] = []  # of the sites, for as long as their code may run
 _NOWHERE: dict[str, Any] = {"lineno": -1, "col_offset": -1, "end_lineno": -1, "end_col_offset": -1}
@@ -30,6 +32,7 @@ _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 
 def install(tell: Tell, broke: Broke) -> Undo:
     """Rewrite the program's own modules that are imported from now on."""
+    global _installed  # noqa: PLW0603 - one at a time, as the hook itself
     had_own = "get_code" in vars(SourceFileLoader)
     original: Callable[[Any, str], CodeType | None] = SourceFileLoader.get_code
 
@@ -37,23 +40,22 @@ def install(tell: Tell, broke: Broke) -> Undo:
         return rewritten_for(self, fullname, original(self, fullname))
 
     def rewritten_for(loader: SourceFileLoader, fullname: str, code: CodeType | None) -> CodeType | None:
-        try:
-            path = loader.get_filename(fullname)
-            if code is None or not program.is_own(path) or not _has_handlers(code):
-                return code
-            return rewrite(loader.get_data(path), path, tell) or code
-        except Exception as failure:  # noqa: BLE001 - the edge to the host: the module is run as it is
-            broke("swallowed.rewrite", failure)
+        path = loader.get_filename(fullname)
+        if code is None or not program.is_own(path):
             return code
+        return _rewritten(code, lambda: loader.get_data(path), path, (tell, broke))
 
     # Python hides its import machinery from tracebacks by this name; a frame of ours would show it all.
     get_code.__code__ = get_code.__code__.replace(co_filename=_IMPORTLIB)
 
     setattr(builtins, NAME, _HITS)
+    _installed = (tell, broke)
     _retell(tell)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # that is the hook
 
     def undo() -> None:
+        global _installed  # noqa: PLW0603 - as above
+        _installed = None
         _retell(_ignore)  # rewritten modules live on
         if SourceFileLoader.get_code is get_code:
             if had_own:
@@ -62,6 +64,22 @@ def install(tell: Tell, broke: Broke) -> Undo:
                 del SourceFileLoader.get_code
 
     return undo
+
+
+def rewritten_main(code: CodeType, data: bytes, path: str) -> CodeType:
+    """Return *code* of the main program, which no loader loads, with calls in it if the hook is installed."""
+    return code if _installed is None else _rewritten(code, lambda: data, path, _installed)
+
+
+def _rewritten(
+    code: CodeType, read: Callable[[], bytes], path: str, installed: tuple[Tell, Broke]
+) -> CodeType:
+    tell, broke = installed
+    try:
+        return (rewrite(read(), path, tell) if _has_handlers(code) else None) or code
+    except Exception as failure:  # noqa: BLE001 - the edge to the host: the module is run as it is
+        broke("swallowed.rewrite", failure)
+        return code
 
 
 def rewrite(data: bytes, path: str, tell: Tell) -> CodeType | None:

@@ -1,0 +1,377 @@
+"""What is left of a process that ended without saying goodbye, for its parent or its next start to read.
+
+A life has one small file: who it is, and what ``faulthandler`` writes into it when the process dies of a
+fatal signal. The file is locked while the process, or one forked from it, lives, and removed when it says
+goodbye. So a file that nobody locks is a life that ended otherwise: killed, crashed, or gone with the
+machine. Whoever locks it then tells of it, once.
+
+A request to stop (SIGTERM, SIGHUP) that ends the process is no such end: the dump says that it came, and
+nobody is told.
+"""
+
+import atexit
+import faulthandler
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from soulfra_monitor import spool
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import Fact, Reporter, Undo
+from soulfra_monitor.settings import Settings, read
+
+FOLDER = ".lives"
+SUFFIX = ".life"
+FILES_LIMIT = 100
+"""Lives whose files are kept in a folder; above it the oldest dead ones go."""
+
+TAIL = 16_384
+"""Bytes of a dump that are told."""
+
+FORGET_AFTER = 7 * 86400.0
+"""Seconds after which nobody wants to know."""
+
+FATAL = "Fatal Python error: "
+_STOPPED = "Current thread "  # how a dump begins that is not of a fatal error
+_NOTE = "soulfra: "
+_STOPS = ("SIGTERM", "SIGHUP")
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Illegal instruction": "SIGILL",
+    "Floating point exception": "SIGFPE",
+}
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What a file says of one process."""
+
+    pid: int = 0
+    service: str = ""
+    started: float = 0.0  # epoch seconds
+    machine: str = ""  # which start of the machine
+    notes: tuple[str, ...] = ()
+    dump: str = ""  # what faulthandler wrote
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether the program ran to its end, whatever its exit status."""
+        return "bye" in self.notes
+
+    @property
+    def told(self) -> bool:
+        """Whether the process itself has told why it ended."""
+        return "told" in self.notes
+
+    @property
+    def crash(self) -> str:
+        """What kind of crash it was, as faulthandler names it; nothing if it was none."""
+        _, found, rest = self.dump.partition(FATAL)
+        return rest.splitlines()[0] if found and rest else ""
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody asked it to stop, by a signal that it did not handle."""
+        return not self.crash and _STOPPED in self.dump
+
+
+@dataclass(slots=True)
+class Record:
+    """The file of this process."""
+
+    path: str
+    fd: int
+    owner: int  # the process that made it; those forked from it share it
+    read: int  # bytes of it that have been looked at
+    kept: bool = False  # a parent reads and removes it
+    registered: list[int] = field(default_factory=list)  # signals
+
+    def note(self, text: str) -> None:
+        """Add a line for whoever reads the file. Never raises."""
+        if self.fd >= 0:
+            with suppress(OSError):
+                os.write(self.fd, f"{_NOTE}{text}\n".encode())
+
+    def goodbye(self) -> None:
+        """Say that this process has run to its end. Twice is once."""
+        if self.fd < 0 or not self._is_mine():
+            return
+        self._let_go()
+        if self.kept:
+            self.note("bye")
+        else:
+            with suppress(OSError):  # gone: that was the aim
+                os.unlink(self.path)
+        os.close(self.fd)
+        self.fd = -1
+
+    def news(self) -> str:
+        """Return what has been written since the last look: a forked process has crashed."""
+        if self.fd < 0 or os.getpid() != self.owner:
+            return ""
+        with suppress(OSError):
+            size = os.fstat(self.fd).st_size
+            if size > self.read:
+                text = os.pread(self.fd, min(size - self.read, TAIL), self.read).decode(errors="replace")
+                self.read = size
+                return text
+        return ""
+
+    def in_child(self) -> None:
+        """Leave requests to stop to a forked process itself: its end is not that of this life."""
+        self._unregister()
+
+    def enable(self) -> None:
+        """Have fatal errors, and requests to stop that nobody handles, written into the file."""
+        if not faulthandler.is_enabled():
+            faulthandler.enable(file=self.fd, all_threads=True)
+            self.registered.append(0)
+        for name in _STOPS:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                faulthandler.register(number, file=self.fd, all_threads=False, chain=True)
+                self.registered.append(number)
+
+    def _is_mine(self) -> bool:
+        """Whether this process made the file, or outlives the one that did: a daemon."""
+        return os.getpid() == self.owner or not _is_alive(self.owner)
+
+    def _let_go(self) -> None:
+        if 0 in self.registered:
+            faulthandler.disable()
+        self._unregister()
+
+    def _unregister(self) -> None:
+        for number in self.registered:
+            if number:
+                faulthandler.unregister(number)
+        self.registered.clear()
+
+
+_current: Record | None = None
+
+
+def install(reporter: Reporter) -> Undo:
+    """Tell of lives of this service that ended without goodbye, and begin the file of this one.
+
+    Returns what says goodbye; the program's end does so as well. A second time does nothing.
+    """
+    global _current  # noqa: PLW0603 - one life per process
+    if _current is not None and _current.fd >= 0:
+        return _nothing
+    settings = getattr(reporter, "settings", None) or read({})
+    folder = place(settings)
+    if folder is None:
+        return _nothing
+    for life in sweep(folder):
+        _tell(reporter, life)
+    record = _current = begin(folder, settings.service)
+    if record is None:
+        return _nothing
+    atexit.register(record.goodbye)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=record.in_child)
+
+    def undo() -> None:
+        atexit.unregister(record.goodbye)
+        record.goodbye()
+
+    return undo
+
+
+def place(settings: Settings) -> str | None:
+    """Return the folder of the lives of a service, beside its spool; None where there can be none."""
+    for folder in [settings.spool] if settings.spool else spool._default_folders():  # noqa: SLF001
+        root = os.path.join(folder, settings.service)
+        with suppress(OSError):
+            os.makedirs(root, _FOLDER_MODE, exist_ok=True)
+            if spool._is_private(root):  # noqa: SLF001
+                return os.path.join(root, FOLDER)
+    return None
+
+
+def current() -> Record | None:
+    """Return the file of this process, if it has one."""
+    return _current
+
+
+def look(reporter: Reporter) -> None:
+    """Tell of a process that was forked from this one and has crashed since the last look."""
+    news = _current.news() if _current is not None else ""
+    if FATAL in news:
+        life = Life(dump=news)
+        reporter.noted(
+            Kind.CHILD,
+            f"a forked process crashed: {life.crash}",
+            facts=_facts(life),
+            context={"crash": life.dump},
+        )
+
+
+def begin(folder: str, service: str) -> Record | None:
+    """Make the file of this process; None where the disk takes none."""
+    path = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}")
+    head = f"pid {os.getpid()}\nservice {service}\nstarted {time.time():.3f}\nmachine {machine()}\n\n"
+    try:
+        os.makedirs(folder, _FOLDER_MODE, exist_ok=True)
+        _bound(folder)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+    except OSError:
+        return None
+    record = Record(path, fd, os.getpid(), 0)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        record.read = os.write(fd, head.encode())
+        record.enable()
+    except (OSError, RuntimeError, ValueError):
+        record.goodbye()
+        return None
+    return record
+
+
+def sweep(folder: str) -> Iterator[Life]:
+    """Take away what dead processes left, and give what is worth telling. Raises nothing."""
+    for path in _files(folder):
+        life = _claim(path)
+        if life is not None and _is_news(life):
+            yield life
+
+
+def of(folder: str, pid: int) -> Life | None:
+    """Take away and return what the dead process *pid* left, whatever it says; None if it left nothing."""
+    claimed = (_claim(path, even_locked=True) for path in _files(folder, pid))
+    return next((life for life in claimed if life is not None), None)
+
+
+def machine() -> str:
+    """Return which start of the machine this is; nothing where nobody knows."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def parse(text: str) -> Life:
+    """Read a file. What it does not say is empty."""
+    head, _, rest = text.partition("\n\n")
+    says = dict(line.split(" ", 1) for line in head.splitlines() if " " in line)
+    lines = rest.splitlines()
+    return Life(
+        pid=int(says.get("pid", "0")) if says.get("pid", "0").isdigit() else 0,
+        service=says.get("service", ""),
+        started=_number(says.get("started", "")),
+        machine=says.get("machine", ""),
+        notes=tuple(line.removeprefix(_NOTE) for line in lines if line.startswith(_NOTE)),
+        dump="\n".join(line for line in lines if not line.startswith(_NOTE)).strip()[:TAIL],
+    )
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+def _tell(reporter: Reporter, life: Life) -> None:
+    here = machine()
+    if life.crash:
+        why = f"crashed: {life.crash}"
+    elif life.machine and here and life.machine != here:
+        why = "ended when the machine stopped"
+    else:
+        why = "ended without saying goodbye: killed, or left by os._exit"
+    reporter.noted(
+        Kind.EXIT,
+        f"an earlier process {why}",
+        facts=_facts(life),
+        context={"pid": life.pid, "started": life.started, "crash": life.dump},
+    )
+
+
+def _facts(life: Life) -> dict[str, Fact]:
+    name = next((name for text, name in _SIGNALS.items() if life.crash.startswith(text)), "")
+    return {"signal": name} if name else {}
+
+
+def _is_news(life: Life) -> bool:
+    if life.said_goodbye or life.told or life.was_stopped:
+        return False
+    return 0.0 <= time.time() - life.started < FORGET_AFTER
+
+
+def _claim(path: str, *, even_locked: bool = False) -> Life | None:
+    """Read and remove the file of a dead process; None if it lives, or somebody else was faster."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if not _lock(fd) and not even_locked:
+            return None
+        if os.fstat(fd).st_nlink == 0:
+            return None
+        text = os.pread(fd, TAIL * 4, 0).decode(errors="replace")
+        os.unlink(path)
+        return parse(text)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _files(folder: str, pid: int | None = None) -> list[str]:
+    begin = "" if pid is None else f"{pid}-"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [os.path.join(folder, name) for name in names if name.endswith(SUFFIX) and name.startswith(begin)]
+
+
+def _bound(folder: str) -> None:
+    """Remove the oldest files of the dead above the limit."""
+    excess = len(_files(folder)) - FILES_LIMIT + 1
+    if excess <= 0:
+        return
+    for path in sorted(_files(folder), key=_age):
+        if excess > 0 and _claim(path) is not None:
+            excess -= 1
+
+
+def _age(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

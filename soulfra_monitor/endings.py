@@ -1,0 +1,76 @@
+"""What an outsider says of a program's end. Loaded when it has ended."""
+
+import signal
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from soulfra_monitor import child, crashes
+from soulfra_monitor.crashes import Life
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import Fact
+from soulfra_monitor.hooks.table import HOOKS
+from soulfra_monitor.monitor import ErrorMonitor
+
+_STOPS = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE"}
+_ASKED = 128  # and a signal's number: what a program that was asked to stop exits with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a program ended, in words and in facts."""
+
+    message: str
+    facts: dict[str, Fact]
+
+
+def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) -> Ending | None:
+    """Say what is wrong with an end, or None: it was a good one, asked for, or told by the program itself.
+
+    *code* is the exit status, or the negative number of the signal; *asked* are the signals that were sent.
+    """
+    if code == 0 or _was_asked(code, asked):
+        return None
+    if code > 0:
+        if life is not None and life.told:
+            return None
+        how = "" if life is None or life.said_goodbye else " at once, as by os._exit"
+        return Ending(message=f"the program ended{how} with status {code}", facts={"exit_code": code})
+    name = _name(-code)
+    if oom and name == "SIGKILL":
+        return Ending(message="the kernel killed the program: memory ran out", facts={"signal": name})
+    crash = f": {life.crash}" if life is not None and life.crash else ""
+    return Ending(message=f"the program was ended by {name}{crash}", facts={"signal": name})
+
+
+def tell(pid: int, code: int, asked: Collection[int], command: list[str], *, oom: bool) -> None:
+    """Tell the remediator of the end of process *pid*, or leave it in the spool. Waits at most 2 s."""
+    sys.argv = [child.name_of(command[0], command[1])]
+    monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here
+    folder = crashes.place(monitor.settings) if monitor.settings.enabled else None
+    life = crashes.of(folder, pid) if folder is not None else None
+    ending = judge(code, asked, life, oom=oom)
+    if ending is not None:
+        with monitor:
+            monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=_context(pid, command, life))
+
+
+def _context(pid: int, command: list[str], life: Life | None) -> dict[str, object]:
+    context: dict[str, object] = {"pid": pid, "command": command[1:]}
+    if life is not None:
+        context["started"] = life.started
+        context["crash"] = life.dump
+        context["left_at"] = next((note[5:] for note in life.notes if note.startswith("exit ")), "")
+    return {key: value for key, value in context.items() if value}
+
+
+def _was_asked(code: int, asked: Collection[int]) -> bool:
+    number = -code if code < 0 else code - _ASKED
+    return number in asked and _name(number) in _STOPS
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,199 @@
+"""The thin parent of a watched program: passes signals on, ends as the program does, tells how it ended.
+
+It imports next to nothing until the program has ended. What it passes on is what was sent to it alone: those
+of the terminal reach the program by themselves, since both are in one process group.
+"""
+
+import os
+import signal
+import sys
+
+from soulfra_monitor import groups
+
+TYPE_CHECKING = False  # typing's is true for type checkers as well, and costs most of a megabyte
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+CHILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+_KERNEL = 0x80  # si_code of what no process sent
+_FROM_TERMINAL = {
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+    signal.SIGHUP,
+    signal.SIGCONT,
+}
+_NOT_FOUND = 127
+
+
+def run(kind: str, arguments: list[str], variables: dict[str, str]) -> "NoReturn":
+    """Run the program to its end, and end in the same way."""
+    os.environ.update(variables)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    parent, pid = os.getpid(), os.fork()
+    if pid == 0:
+        _become(kind, arguments, parent, before)
+    program = Program(pid)
+    status = program.wait()
+    _tell(program, status, [kind, *arguments])
+    _end(status)
+
+
+def _become(kind: str, arguments: list[str], parent: int, mask: set[int]) -> "NoReturn":
+    """Become the program, in the forked process."""
+    try:
+        _die_with(parent)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored is inherited
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.execv(sys.executable, [sys.executable, *_options(), CHILD, kind, *arguments])  # noqa: S606
+    except OSError as error:
+        sys.stderr.write(f"soulfra_monitor: cannot start {sys.executable}: {error.strerror}\n")
+    finally:
+        os._exit(_NOT_FOUND)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, also if it has died already."""
+    try:
+        import ctypes  # noqa: PLC0415 - in the forked process only: the parent stays small
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):  # no Linux, or a Python without ctypes
+        return
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _options() -> list[str]:
+    """Return the options of Python that stood before ``-m soulfra_monitor``."""
+    for place, word in enumerate(sys.orig_argv[1:], 1):
+        following = sys.orig_argv[place + 1 : place + 2]
+        if word.endswith("m") and word.startswith("-") and following == ["soulfra_monitor"]:
+            return [*sys.orig_argv[1:place], *([f"-{word[1:-1]}"] if word != "-m" else [])]
+        if word == "-msoulfra_monitor":
+            return sys.orig_argv[1:place]
+    return []
+
+
+class Program:
+    """The running program."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.asked: set[int] = set()  # signals that somebody sent it by way of us, or of the terminal
+        self._oom_kills = groups.oom_kills()
+        self._was_stopped = False
+
+    def wait(self) -> int:
+        """Pass signals on until the program has ended; return its wait status."""
+        while True:
+            information = signal.sigwaitinfo(signal.valid_signals())
+            if information.si_signo != signal.SIGCHLD:
+                self._pass(information)
+            elif (status := self._reap()) is not None:
+                self._drain()
+                return status
+
+    def was_short_of_memory(self) -> bool:
+        """Tell whether the kernel has killed in our control group since the program began."""
+        return groups.oom_kills() > self._oom_kills
+
+    def _pass(self, information: signal.struct_siginfo) -> None:
+        number = information.si_signo
+        self.asked.add(number)
+        if information.si_code == _KERNEL and not self._is_for_us(number):
+            return
+        if number == signal.SIGCONT and self._was_stopped and not self._is_stopped():
+            return  # it went to the whole group
+        os.kill(self.pid, number)
+
+    @staticmethod
+    def _is_for_us(number: int) -> bool:
+        """Tell whether a signal of the kernel reached this process and not the program."""
+        if number in (signal.SIGHUP, signal.SIGCONT):
+            return os.getsid(0) == os.getpid()  # a hangup goes to the leader of the session
+        return number not in _FROM_TERMINAL and number != signal.SIGXCPU
+
+    def _reap(self) -> int | None:
+        """Return the program's status when it has ended. Process 1 has other children, too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                return None
+            if pid == 0:
+                return None
+            if pid != self.pid or os.WIFCONTINUED(status):
+                continue
+            if not os.WIFSTOPPED(status):
+                return status
+            self._stop(os.WSTOPSIG(status))
+
+    def _stop(self, number: int) -> None:
+        """Stop as the program has, so that a shell sees it; go on when continued."""
+        self._was_stopped = True
+        number = number if number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU) else signal.SIGSTOP
+        os.kill(os.getpid(), number)
+        if number != signal.SIGSTOP:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+
+    def _is_stopped(self) -> bool:
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] == b"T"
+        except (OSError, IndexError):
+            return True
+
+    def _drain(self) -> None:
+        """Note signals that came together with the end."""
+        while (information := signal.sigtimedwait(signal.valid_signals(), 0)) is not None:
+            self.asked.add(information.si_signo)
+
+
+def _tell(program: Program, status: int, command: list[str]) -> None:
+    """Tell the remediator if the end was no good one."""
+    if status == 0:
+        return
+    try:
+        from soulfra_monitor import endings  # noqa: PLC0415 - the program has ended: memory matters no more
+
+        code = os.waitstatus_to_exitcode(status)
+        endings.tell(program.pid, code, program.asked, command, oom=program.was_short_of_memory())
+    except Exception as error:  # noqa: BLE001 - the exit status must come out whatever happens here
+        sys.stderr.write(
+            f"soulfra_monitor: the end of the program is not told: {type(error).__name__}: {error}\n"
+        )
+
+
+def _end(status: int) -> "NoReturn":
+    """End with the program's exit status, or of the signal that ended it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        _leave_no_core()
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
+        code = 128 - code  # process 1 is not ended by signals
+    os._exit(code)
+
+
+def _leave_no_core() -> None:
+    """Leave no second core: the program has left one, if any is wanted."""
+    try:
+        import ctypes  # noqa: PLC0415 - at the end only
+        import resource  # noqa: PLC0415 - as above
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (ImportError, OSError, ValueError, AttributeError):
+        return

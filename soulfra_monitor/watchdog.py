@@ -1,0 +1,433 @@
+"""Looks from a thread of its own, four times a second, for what does not come back.
+
+*Hung calls*: watched calls older than their timeout, or far older than such calls get. *Waits for a lock*: a
+thread that has stood at one lock of the program's own code for seconds. *Blocked event loops*: a running loop
+that is not waiting for events gets a heartbeat; when that is not answered, something blocks it. An idle loop
+costs nothing and is never woken.
+
+Each is told once, with the stack of its thread.
+"""
+
+import _thread
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import CodeType, FrameType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from soulfra_monitor.events import BOUNDS, Kind
+from soulfra_monitor.hooks import Reporter, Undo
+from soulfra_monitor.hooks.late import when_imported
+from soulfra_monitor.hooks.program import is_own
+
+if TYPE_CHECKING:
+    from soulfra_monitor.cells import Underway
+
+PERIOD = 0.25
+"""Seconds between looks."""
+
+LOOP_LIMIT = 0.5
+"""Seconds for which a loop may not answer."""
+
+LOCK_LIMIT = 5.0
+"""Seconds for which a thread may stand at a lock."""
+
+LATE = 3 * PERIOD
+"""After a longer pause the thread itself was held up: the whole process, or the machine, stood still."""
+
+HOGGED = 0.8
+"""Share of such a pause that a thread must have computed for, to have been the one who held it up."""
+
+USUAL_FACTOR = 10.0
+USUAL_LEAST = 5.0
+USUAL_CALLS = 100
+QUANTILE = 0.999
+"""A call without timeout is hung at 10 times the 99.9th percentile of its method, and not before 5 seconds;
+after 100 calls there is one."""
+
+LEARN_EVERY = 10.0
+
+Check = Callable[[float], None]
+"""Looks at something; is given ``time.monotonic()``."""
+
+
+class Pulse:
+    """The thread that runs checks. It is not there while there are none, nor while the process forks."""
+
+    def __init__(self) -> None:
+        self._checks: list[tuple[Check, Reporter]] = []
+        self._stop: Any = None  # a lock that the thread waits for; released to end it
+        self._ended: Any = None  # a lock that the thread holds while it lives
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._pause, after_in_parent=self._resume, after_in_child=self._resume)
+
+    def add(self, check: Check, reporter: Reporter) -> Undo:
+        """Run *check* from now on, until the undo. What it raises is the reporter's to count."""
+        one = (check, reporter)
+        self._checks = [*self._checks, one]
+        self._resume()
+
+        def undo() -> None:
+            self._checks = [other for other in self._checks if other is not one]
+            if not self._checks:
+                self._pause()
+
+        return undo
+
+    def _resume(self) -> None:
+        if self._stop is not None or not self._checks:
+            return
+        stop, ended = _thread.allocate_lock(), _thread.allocate_lock()
+        stop.acquire()
+        ended.acquire()
+        try:
+            _thread.start_new_thread(self._run, (stop, ended))
+        except RuntimeError as error:  # no more threads: the program is in trouble of its own
+            self._checks[0][1].broke("watchdog", error)
+            return
+        self._stop, self._ended = stop, ended
+
+    def _pause(self) -> None:
+        """End the thread, and wait for that a moment: a process that forks should have no other threads."""
+        stop, ended = self._stop, self._ended
+        if stop is None:
+            return
+        self._stop = self._ended = None
+        stop.release()
+        ended.acquire(timeout=PERIOD)
+
+    def _run(self, stop: Any, ended: Any) -> None:
+        try:
+            while not stop.acquire(timeout=PERIOD):
+                now = time.monotonic()
+                for check, reporter in self._checks:
+                    try:
+                        check(now)
+                    except Exception as error:  # noqa: BLE001 - the edge of the thread
+                        reporter.broke("watchdog", error)
+        finally:
+            ended.release()
+
+
+pulse = Pulse()
+
+
+def install(reporter: Reporter) -> Undo:
+    """Tell of hung calls, of threads that stand at a lock, and of blocked event loops."""
+    calls, locks, loops = Calls(reporter), Locks(reporter), Loops(reporter)
+    undos = [
+        pulse.add(calls.look, reporter),
+        pulse.add(locks.look, reporter),
+        pulse.add(loops.look, reporter),
+        when_imported("asyncio", loops.patch),
+        loops.unpatch,
+    ]
+
+    def undo() -> None:
+        for step in undos:
+            step()
+
+    return undo
+
+
+# --- calls
+
+
+class Calls:
+    """Finds watched calls that do not come back."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._told: dict[int, Underway] = {}
+        self._usual: dict[tuple[str, str], float] = {}
+        self._learn_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Tell of calls that are over their time, and of those that came back after all."""
+        cells = sys.modules.get("soulfra_monitor.cells")
+        if cells is None:  # nothing is watched
+            return
+        if now >= self._learn_at:
+            self._learn_at = now + LEARN_EVERY
+            self._usual = usual(cells)
+        underway, clock = {call.key: call for call in cells.in_flight()}, cells.now()
+        for key in self._told.keys() - underway.keys():
+            self._back(self._told.pop(key), clock)
+        for key, call in underway.items():
+            limit = self._limit(call)
+            if limit is not None and clock - call.started > limit and key not in self._told:
+                self._told[key] = call
+                self._tell(call, clock - call.started, limit)
+
+    def _limit(self, call: "Underway") -> float | None:
+        return call.timeout if call.timeout is not None else self._usual.get((call.service, call.method))
+
+    def _tell(self, call: "Underway", seconds: float, limit: float) -> None:
+        self._reporter.noted(
+            Kind.HUNG,
+            f"{call.method} has not come back for more than {limit:g} s",
+            service=call.service,
+            frame=None if call.task else sys._current_frames().get(call.thread),  # noqa: SLF001 - public enough
+            facts={"method": call.method, "seconds": round(seconds, 3), "limit": round(limit, 3)},
+            context={"caller": call.caller} if call.caller else None,
+        )
+
+    def _back(self, call: "Underway", clock: float) -> None:
+        seconds = round(clock - call.started, 3)
+        self._reporter.noted(
+            Kind.SLOW,
+            f"{call.method} came back after all",
+            service=call.service,
+            facts={"method": call.method, "seconds": seconds},
+        )
+
+
+def usual(cells: ModuleType) -> dict[tuple[str, str], float]:
+    """Return for methods that were called often the seconds after which a call is hung."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for cell in [cell for state in list(cells._live.values()) for cell in tuple(state.cells)]:  # noqa: SLF001
+        sums = found.setdefault((cell.method.service, cell.method.name), [0] * (len(BOUNDS) + 1))
+        for place, count in enumerate(cell.tally().buckets):
+            sums[place] += count
+    limits = {method: limit_of(buckets) for method, buckets in found.items()}
+    return {method: limit for method, limit in limits.items() if limit is not None}
+
+
+def limit_of(buckets: Iterable[int]) -> float | None:
+    """Return the seconds after which a call of this distribution is hung; None if nobody can say."""
+    counts = list(buckets)
+    total = sum(counts)
+    if total < USUAL_CALLS:
+        return None
+    seen = 0
+    for bound, count in zip(BOUNDS, counts, strict=False):
+        seen += count
+        if seen >= QUANTILE * total:
+            return max(USUAL_LEAST, USUAL_FACTOR * bound)
+    return None
+
+
+# --- locks
+
+
+@dataclass(slots=True)
+class Standing:
+    """A thread that has not moved."""
+
+    frame: int
+    instruction: int
+    since: float
+    told: bool = False
+
+
+class Locks:
+    """Finds threads that stand at a lock in the program's own code: most of all, at each other's."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._standing: dict[int, Standing] = {}
+
+    def look(self, now: float) -> None:
+        """Tell of each thread that has stood too long, once until it moves."""
+        frames = sys._current_frames()  # noqa: SLF001 - public enough
+        self._standing = {ident: self._standing[ident] for ident in self._standing.keys() & frames.keys()}
+        for ident, frame in frames.items():
+            known = self._standing.get(ident)
+            if known is None or known.frame != id(frame) or known.instruction != frame.f_lasti:
+                self._standing[ident] = Standing(id(frame), frame.f_lasti, now)
+            elif not known.told and now - known.since >= LOCK_LIMIT:
+                self._judge(ident, frame, known, now)
+
+    def _judge(self, ident: int, frame: FrameType, known: Standing, now: float) -> None:
+        thread = threading._active.get(ident)  # type: ignore[attr-defined] # noqa: SLF001 - a look must not make one
+        native = getattr(thread, "native_id", None) or 0
+        own = bool(native) and is_own(frame.f_code.co_filename)
+        if not own or not waits_for_ever(native) or not takes_a_lock(frame.f_code, known.instruction):
+            known.since = now  # looked at again when it has stood for as long once more
+            return
+        known.told = True
+        self._reporter.noted(
+            Kind.HUNG,
+            f"a thread waits for a lock: {frame.f_code.co_qualname}",
+            frame=frame,
+            facts={"seconds": round(now - known.since, 3), "limit": LOCK_LIMIT},
+            context={"thread": thread.name, "others": _others(ident)},
+        )
+
+
+def waits_for_ever(native: int) -> bool:
+    """Tell whether a thread waits for a lock without a time limit, as the kernel sees it."""
+    try:
+        with open(f"/proc/self/task/{native}/syscall", encoding="ascii") as file:
+            parts = file.read().split()
+    except OSError:
+        return False
+    return len(parts) > _FUTEX_TIMEOUT and parts[0] in _FUTEX and int(parts[_FUTEX_TIMEOUT], 16) == 0
+
+
+def takes_a_lock(code: CodeType, offset: int) -> bool:
+    """Tell whether the instruction at *offset* enters a ``with`` or calls something's ``acquire``."""
+    import dis  # noqa: PLC0415 - heavy, and seldom needed
+
+    names: list[str] = []
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in {"LOAD_METHOD", "LOAD_ATTR", "LOAD_SPECIAL"}:
+            names.append(str(instruction.argval))
+        if instruction.offset == offset:
+            last = names[-1] if names else ""
+            return instruction.opname == "BEFORE_WITH" or "acquire" in last or "__enter__" in last
+    return False
+
+
+_FUTEX = {"202", "98", "240", "422"}  # the number of futex on x86-64, ARM 64, and 32-bit systems
+_FUTEX_TIMEOUT = 4  # the place of its time limit in a line of /proc/.../syscall
+
+
+def _others(ident: int) -> list[str]:
+    """Say where the other threads are, in a line each."""
+    frames = [frame for other, frame in sys._current_frames().items() if other != ident]  # noqa: SLF001
+    return [
+        f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}" for frame in frames[:20]
+    ]
+
+
+# --- loops
+
+
+@dataclass(slots=True)
+class Beat:
+    """What is known of one running loop."""
+
+    loop: Any
+    thread: int
+    native: int
+    base: int  # identity of the frame that runs the loop
+    sent: float = 0.0  # when the heartbeat was sent that is not answered; 0 while there is none
+    lag: float = 0.0  # of the last answer
+    told: bool = False
+    computed: float = 0.0  # seconds of CPU that the thread had at the last look
+
+    def answer(self) -> None:
+        """Run in the loop: it goes on."""
+        if self.sent:
+            self.lag = time.monotonic() - self.sent
+        self.sent = 0.0
+
+
+class Loops:
+    """Knows the running loops and whether they answer."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._beats: dict[int, Beat] = {}  # by thread
+        self._undo: list[Undo] = []
+        self._looked = 0.0
+
+    def patch(self, asyncio: ModuleType) -> None:
+        """Learn of loops as they start and stop. No frame of ours stays below them."""
+        events: Any = asyncio.events
+        original = events._set_running_loop  # noqa: SLF001 - what every loop calls
+
+        def _set_running_loop(loop: Any) -> None:
+            original(loop)
+            self._running(loop, sys._getframe(1))  # noqa: SLF001 - who runs the loop
+
+        places: list[Any] = [asyncio, events]
+        for place in places:
+            place._set_running_loop = _set_running_loop  # noqa: SLF001
+
+        def undo() -> None:
+            for place in places:
+                if place._set_running_loop is _set_running_loop:  # noqa: SLF001
+                    place._set_running_loop = original  # noqa: SLF001
+
+        self._undo.append(undo)
+
+    def unpatch(self) -> None:
+        """Take no more notice of loops."""
+        while self._undo:
+            self._undo.pop()()
+        self._beats = {}
+
+    def look(self, now: float) -> None:
+        """Send heartbeats to loops that are at work, and tell of those that did not answer."""
+        gap, self._looked = now - (self._looked or now), now
+        beats = list(self._beats.values())
+        if not beats:
+            return
+        frames = sys._current_frames()  # noqa: SLF001 - public enough
+        for beat in beats:
+            frame = frames.get(beat.thread)
+            if frame is None:
+                self._beats.pop(beat.thread, None)
+            else:
+                self._judge(beat, frame, now, gap)
+
+    def _judge(self, beat: Beat, frame: FrameType, now: float, gap: float) -> None:
+        before, beat.computed = beat.computed, _computed(beat.native)
+        if gap > LATE:
+            if beat.computed - before >= HOGGED * gap:
+                self._tell(beat, frame, gap)  # it held the interpreter, so that nobody could look meanwhile
+            elif beat.sent:
+                beat.sent = now - PERIOD  # the machine stood still; that is nobody's fault
+            beat.lag = 0.0
+        if beat.sent:
+            self._wait(beat, frame, now)
+        elif beat.lag >= LOOP_LIMIT and not beat.told:
+            self._tell(beat, None, beat.lag)
+        beat.lag = 0.0
+        if not beat.sent:
+            beat.told = False
+            self._send(beat, frame, now)
+
+    def _wait(self, beat: Beat, frame: FrameType, now: float) -> None:
+        if now - beat.sent >= LOOP_LIMIT and not beat.told and not _is_idle(frame, beat.base):
+            self._tell(beat, frame, now - beat.sent)
+
+    def _send(self, beat: Beat, frame: FrameType, now: float) -> None:
+        if _is_idle(frame, beat.base):
+            return
+        beat.sent = now
+        try:
+            beat.loop.call_soon_threadsafe(beat.answer)
+        except RuntimeError:  # closed meanwhile
+            self._beats.pop(beat.thread, None)
+
+    def _tell(self, beat: Beat, frame: FrameType | None, seconds: float) -> None:
+        beat.told = True
+        where = "" if frame is None else f" in {frame.f_code.co_qualname}"
+        self._reporter.noted(
+            Kind.LOOP_BLOCKED,
+            f"the event loop is blocked{where}",
+            frame=frame,
+            facts={"seconds": round(seconds, 3), "limit": LOOP_LIMIT},
+        )
+
+    def _running(self, loop: Any, frame: FrameType) -> None:
+        ident = threading.get_ident()
+        if loop is None:
+            self._beats.pop(ident, None)
+            return
+        native = threading.get_native_id()
+        self._beats[ident] = Beat(loop, ident, native, id(frame), computed=_computed(native))
+
+
+def _is_idle(frame: FrameType, base: int) -> bool:
+    """Tell whether a loop waits for events: in its selector, or in C with nothing of Python on top."""
+    if id(frame) == base:
+        return True
+    code, caller = frame.f_code, frame.f_back
+    in_selector = code.co_name == "select" and code.co_filename.endswith("selectors.py")
+    return in_selector and caller is not None and caller.f_code.co_name == "_run_once"
+
+
+def _computed(native: int) -> float:
+    """Return the seconds of CPU that a thread has used; 0 where nobody can say."""
+    try:
+        with open(f"/proc/self/task/{native}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
