@@ -74,11 +74,12 @@ class EventsSection(Strict):
 
     enabled: bool = True
     quiet: Duration = 300.0  # events that came no more for so long are over, if the service is healthy
-    per_sender: Rate = Rate(per_second=20, burst=100)  # posts of one address
+    per_sender: Rate = Rate(per_second=200, burst=1000)  # posts of one address; a machine has many services
     per_service: Rate = Rate(per_second=200, burst=2000)  # events of one service
     max_body: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024  # bytes, as posted
     max_event: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024  # bytes, unpacked
     max_unpacked: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 20 * 1024 * 1024  # bytes
+    projects: Mapping[str, Name] = {}  # the service that a number in the DSN of a Sentry SDK stands for
 
 
 class RemediatorSection(Strict):

@@ -5,8 +5,12 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from remediator.run import Outcome
-from remediator.signals import Reason, Status, Verdict
+from remediator.signals import Reason, Signal, Status, Verdict
 from soulfra_monitor import __version__
+from soulfra_monitor.problems import Severity
+
+TARGETS_LIMIT = 500
+"""Services with counters of their own; those that nobody has configured come from outside."""
 
 _SECONDS = (0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60, 120, 300)
 
@@ -14,7 +18,7 @@ _SECONDS = (0.5, 1, 2, 3, 5, 8, 12, 20, 30, 60, 120, 300)
 class Metrics:
     """Every counter, gauge and histogram of one remediator; known label values start at 0."""
 
-    def __init__(self, playbooks: Iterable[str] = ()) -> None:
+    def __init__(self, playbooks: Iterable[str] = (), services: Iterable[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.build_info = Gauge(
@@ -39,6 +43,24 @@ class Metrics:
         self.truncated_alerts = Counter(
             "soulfra_webhook_truncated_alerts_total",
             "Alerts that Alertmanager left out of a post.",
+            registry=registry,
+        )
+        self.ingest_requests = Counter(
+            "soulfra_ingest_requests_total",
+            "Posts of applications' errors by endpoint and answer.",
+            ["endpoint", "code"],
+            registry=registry,
+        )
+        self.error_events = Counter(
+            "soulfra_error_events_total",
+            "Errors that applications told of, by severity; alike ones count each.",
+            ["target", "severity"],
+            registry=registry,
+        )
+        self.problem_events = Counter(
+            "soulfra_problem_events_total",
+            "Errors that applications told of, by problem; alike ones count each.",
+            ["target", "problem"],
             registry=registry,
         )
         self.decisions = Counter(
@@ -107,9 +129,22 @@ class Metrics:
             ["place"],
             registry=registry,
         )
+        self._targets = set(services)
         self._start_at_zero(playbooks)
 
+    def count_event(self, signal: Signal) -> None:
+        """Count what an application told of; services nobody has configured are bounded in number."""
+        target = signal.target
+        if target not in self._targets:
+            target = target if len(self._targets) < TARGETS_LIMIT else "(other)"
+            self._targets.add(target)
+        self.error_events.labels(target, signal.severity).inc(signal.count)
+        self.problem_events.labels(target, signal.problem).inc(signal.count)
+
     def _start_at_zero(self, playbooks: Iterable[str]) -> None:
+        for target in self._targets:
+            for severity in Severity:
+                self.error_events.labels(target, severity)
         for status in Status:
             self.webhook_alerts.labels(status)
         self.decisions.labels(Verdict.RUN, "")

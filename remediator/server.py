@@ -23,11 +23,13 @@ from remediator.chores import Chores
 from remediator.config import Loaded, load, read_token
 from remediator.engine import Engine
 from remediator.feed import print_line
+from remediator.heartbeats import HeartbeatCollector
 from remediator.metrics import Metrics
 from remediator.notify import Notifier
 from remediator.runner import Tools
 from remediator.running import Identity
 from remediator.store import open_store
+from remediator.telemetry import Telemetry
 from remediator.verify import ExporterClient
 from remediator.watchdog import Watchdog
 from remediator.web import Surroundings, create_app
@@ -76,7 +78,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
     """Open the store and wire everything; nothing is started. Raises StoreError."""
     config = loaded.config
     section = config.remediator
-    metrics = Metrics(playbook.name for playbook in loaded.playbooks)
+    metrics = Metrics((playbook.name for playbook in loaded.playbooks), config.services)
     tools = Tools(
         store=open_store(str(data / "soulfra.db")),
         exporter=ExporterClient(config.exporter_url),
@@ -110,7 +112,12 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         quiet=section.events.quiet,
         enabled=section.enabled,
     )
-    return Surroundings(loaded=loaded, engine=engine, tools=tools, secrets=holders), chores
+    periods = {name: (beat.period, beat.grace) for name, beat in config.heartbeats.items()}
+    tools.store.expect_heartbeats(periods, tools.clock())
+    HeartbeatCollector(metrics.registry, list(periods), tools.store.heartbeats)
+    telemetry = Telemetry(metrics.registry)
+    around = Surroundings(loaded=loaded, engine=engine, tools=tools, telemetry=telemetry, secrets=holders)
+    return around, chores
 
 
 def read_tokens(loaded: Loaded) -> dict[str, Holder]:

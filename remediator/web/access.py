@@ -14,6 +14,7 @@ from remediator.config import Role
 _MAY: Mapping[str, frozenset[Role]] = {
     "alerts": frozenset({Role.ALERTMANAGER, Role.OPERATOR}),
     "read": frozenset({Role.VIEWER, Role.OPERATOR}),
+    "ingest": frozenset({Role.INGEST, Role.OPERATOR}),
     "operate": frozenset({Role.OPERATOR}),
 }
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -33,14 +34,17 @@ class Gate:
     def __init__(self, secrets: Mapping[str, Holder]) -> None:
         self._secrets = {secret.encode(): holder for secret, holder in secrets.items()}
 
-    def check(self, what: str) -> str:
-        """Return the name of who asks. Raises 401 or 403 (as HTTPException) when it may not."""
+    def check(self, what: str, *, presented: str | None = None) -> str:
+        """Return the name of who asks. Raises 401 or 403 (as HTTPException) when it may not.
+
+        *presented* is a token that came another way than in Authorization.
+        """
         if not self._secrets or _is_basic(request):
             _refuse_foreign_pages(request)
         if not self._secrets:
             _must_come_from_here(request)
             return "local"
-        holder = self._find(_presented(request))
+        holder = self._find(_presented(request) if presented is None else presented.encode())
         if holder is None:
             raise denied(HTTPStatus.UNAUTHORIZED, "a token is needed: Authorization: Bearer ...")
         if holder.role not in _MAY[what]:

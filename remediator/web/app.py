@@ -14,6 +14,7 @@ from remediator.engine import Engine
 from remediator.judge import RefusalError
 from remediator.runner import Tools
 from remediator.store import StoreError
+from remediator.telemetry import Telemetry
 from remediator.web.access import Gate, Holder
 
 log = logging.getLogger(__name__)
@@ -29,18 +30,27 @@ class Surroundings:
     loaded: Loaded
     engine: Engine
     tools: Tools
+    telemetry: Telemetry
     secrets: Mapping[str, Holder]
 
 
 def create_app(surroundings: Surroundings) -> Flask:
     """Make the application; it starts nothing by itself."""
-    from remediator.web import alerts, api, operate, status  # noqa: PLC0415 - they import Surroundings
+    from remediator.web import (  # noqa: PLC0415 - they import Surroundings
+        alerts,
+        api,
+        heartbeats,
+        ingest,
+        operate,
+        status,
+    )
 
     app = Flask("remediator")
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
     app.extensions["surroundings"] = surroundings
     app.extensions["gate"] = Gate(surroundings.secrets)
-    for module in (alerts, api, operate, status):
+    app.extensions["limits"] = ingest.limits_of(surroundings.loaded.config.remediator.events)
+    for module in (alerts, api, heartbeats, ingest, operate, status):
         app.register_blueprint(module.blueprint)
     app.register_error_handler(HTTPException, _tell_http)
     app.register_error_handler(RefusalError, _tell_refusal)
@@ -50,6 +60,8 @@ def create_app(surroundings: Surroundings) -> Flask:
 
 
 def _tell_http(error: HTTPException) -> ResponseReturnValue:
+    if error.response is not None:
+        return error.response
     code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     # Bearer alone: a browser that is offered basic keeps the secret, and sends it for other pages too.
     headers = {"WWW-Authenticate": 'Bearer realm="soulfra"'} if code == HTTPStatus.UNAUTHORIZED else {}

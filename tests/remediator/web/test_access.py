@@ -1,6 +1,7 @@
 """Who may do what."""
 
 from base64 import b64encode
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -12,12 +13,13 @@ REQUESTS = {
     "alerts": ("POST", "/api/monitoring/alerts"),
     "read": ("GET", "/api/monitoring/health"),
     "operate": ("POST", "/api/monitoring/resume"),
+    "ingest": ("POST", "/api/monitoring/errors"),
 }
 MAY = {
     Role.ALERTMANAGER: {"alerts"},
-    Role.INGEST: set(),
+    Role.INGEST: {"ingest"},
     Role.VIEWER: {"read"},
-    Role.OPERATOR: {"alerts", "read", "operate"},
+    Role.OPERATOR: {"alerts", "read", "operate", "ingest"},
 }
 EVERY_PATH = [
     ("POST", "/api/monitoring/alerts"),
@@ -28,6 +30,14 @@ EVERY_PATH = [
     ("GET", "/api/monitoring/runs/R_000000000000"),
     ("GET", "/api/monitoring/decisions"),
     ("GET", "/api/monitoring/pauses"),
+    ("GET", "/api/monitoring/heartbeats"),
+    ("POST", "/api/monitoring/heartbeats/nightly"),
+    ("POST", "/api/monitoring/heartbeats/nightly/start"),
+    ("POST", "/api/monitoring/errors"),
+    ("POST", "/api/1/envelope/"),
+    ("POST", "/api/1/store/"),
+    ("POST", "/shop/api/1/envelope/"),
+    ("POST", "/shop/api/1/store/"),
     ("POST", "/api/monitoring/recover"),
     ("POST", "/api/monitoring/errors/SE_00000000/approve"),
     ("POST", "/api/monitoring/errors/SE_00000000/reject"),
@@ -88,8 +98,16 @@ def test_without_the_right_token_every_path_is_closed(
 
 def test_every_path_is_in_the_table_above(guarded: Any) -> None:
     rules = [rule for rule in guarded.application.url_map.iter_rules() if rule.endpoint != "static"]
+    filled = {
+        "<error_id>": "SE_00000000",
+        "<run_id>": "R_000000000000",
+        "<name>": "nightly",
+        "<word>": "start",
+        "<service>": "shop",
+        "<project>": "1",
+    }
     guarded_ones = {
-        str(rule).replace("<error_id>", "SE_00000000").replace("<run_id>", "R_000000000000") for rule in rules
+        reduce(lambda path, part: path.replace(*part), filled.items(), str(rule)) for rule in rules
     }
     assert guarded_ones == {path for _, path in EVERY_PATH} | OPEN
 

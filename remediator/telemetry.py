@@ -1,0 +1,205 @@
+"""What applications count of themselves: calls, declared values, and what their libraries had to drop.
+
+It lives in memory. A restart of the remediator begins counters at 0 again, as Prometheus expects of counters;
+errors themselves are in the store.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from threading import Lock
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from soulfra_monitor.events import BOUNDS, Batch, Calls, Declared
+from soulfra_monitor.redaction import redact
+
+SERVICES_LIMIT = 500
+METHODS_LIMIT = 200
+CALLERS_LIMIT = 50
+"""Series are bounded: a service has so many methods with so many callers each; the rest are one together."""
+
+DECLARED_LIMIT = 100
+REASONS_LIMIT = 32
+NAME_LENGTH = 120
+REST = "(other)"
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Cell:
+    count: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _Method:
+    callers: dict[str, _Cell] = field(default_factory=dict)
+    seconds: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+
+
+@dataclass(slots=True)
+class _Value:
+    value: float = 0.0
+    counter: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(slots=True)
+class _Service:
+    methods: dict[str, _Method] = field(default_factory=dict)
+    declared: dict[str, _Value] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    heard_at: float = 0.0
+    shedding: bool = False
+
+
+class Telemetry(Collector):
+    """Adds up what batches bring and exposes it. Safe for several threads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._services: dict[str, _Service] = {}
+        self._lock = Lock()
+        registry.register(self)
+
+    def take(self, batch: Batch, now: float) -> None:
+        """Add the deltas of a batch that was not taken before."""
+        with self._lock:
+            for calls in batch.calls:
+                self._add(calls)
+            for declared in batch.declared:
+                self._declare(declared)
+            if batch.sender.service:
+                sender = self._service(batch.sender.service)
+                sender.heard_at, sender.shedding = now, batch.shedding
+                self._drop(sender, batch.dropped.items())
+
+    def drop(self, service: str, reason: str, count: int) -> None:
+        """Count what a sender of *service* says that it did not send."""
+        with self._lock:
+            self._drop(self._service(service), [(reason, count)])
+
+    def _service(self, name: str) -> _Service:
+        return _one(self._services, name, _Service, SERVICES_LIMIT)
+
+    def _add(self, calls: Calls) -> None:
+        method = _one(self._service(calls.service).methods, calls.method, _Method, METHODS_LIMIT)
+        cell = _one(method.callers, calls.caller, _Cell, CALLERS_LIMIT)
+        cell.count += calls.count
+        cell.failures += calls.failures
+        method.seconds += calls.seconds
+        if calls.buckets:
+            method.buckets = [old + new for old, new in zip(method.buckets, calls.buckets, strict=True)]
+        elif calls.count:
+            # Only the sum is known: all are taken to be alike.
+            method.buckets[bisect_left(BOUNDS, calls.seconds / calls.count)] += calls.count
+
+    def _declare(self, declared: Declared) -> None:
+        known = _one(self._service(declared.service).declared, declared.name, _Value, DECLARED_LIMIT)
+        known.counter = declared.counter
+        known.value = known.value + declared.value if declared.counter else declared.value
+        known.low, known.high = declared.low, declared.high
+
+    def _drop(self, service: _Service, dropped: Iterable[tuple[str, int]]) -> None:
+        for reason, count in dropped:
+            name = _name(reason)
+            if name not in service.dropped and len(service.dropped) >= REASONS_LIMIT:
+                name = REST
+            service.dropped[name] = service.dropped.get(name, 0) + count
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, as Prometheus's client asks for it."""
+        with self._lock:
+            yield from (*self._of_calls(), *self._of_declared(), *self._of_senders())
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield nothing: what is exposed depends on what comes in."""
+        return iter(())
+
+    def _of_calls(self) -> Iterator[Metric]:
+        labels = ["target", "method", "caller"]
+        counts = CounterMetricFamily("soulfra_calls", "Calls of watched methods.", labels=labels)
+        failures = CounterMetricFamily(
+            "soulfra_call_failures", "Calls of watched methods that failed.", labels=labels
+        )
+        times = HistogramMetricFamily(
+            "soulfra_call_duration_seconds", "How long calls of watched methods took.", labels=labels[:2]
+        )
+        for target, service in self._services.items():
+            for name, method in service.methods.items():
+                for caller, cell in method.callers.items():
+                    counts.add_metric([target, name, caller], cell.count)
+                    failures.add_metric([target, name, caller], cell.failures)
+                times.add_metric([target, name], _cumulative(method.buckets), method.seconds)
+        yield from (counts, failures, times)
+
+    def _of_declared(self) -> Iterator[Metric]:
+        labels = ["target", "name"]
+        gauges = GaugeMetricFamily("soulfra_declared_value", "Values that services declare.", labels=labels)
+        counters = CounterMetricFamily("soulfra_declared", "Counters that services declare.", labels=labels)
+        low = GaugeMetricFamily("soulfra_declared_low", "Below it a declared value is wrong.", labels=labels)
+        high = GaugeMetricFamily(
+            "soulfra_declared_high", "Above it a declared value is wrong.", labels=labels
+        )
+        for target, service in self._services.items():
+            for name, known in service.declared.items():
+                (counters if known.counter else gauges).add_metric([target, name], known.value)
+                if known.low is not None:
+                    low.add_metric([target, name], known.low)
+                if known.high is not None:
+                    high.add_metric([target, name], known.high)
+        yield from (gauges, counters, low, high)
+
+    def _of_senders(self) -> Iterator[Metric]:
+        dropped = CounterMetricFamily(
+            "soulfra_sender_dropped",
+            "Errors that the library in a service counted but did not send, by reason.",
+            labels=["target", "reason"],
+        )
+        heard = GaugeMetricFamily(
+            "soulfra_sender_last_seen_timestamp_seconds",
+            "When the library in a service last sent anything.",
+            labels=["target"],
+        )
+        shedding = GaugeMetricFamily(
+            "soulfra_sender_shedding",
+            "Whether the library in a service does less than it could, to stay below its limit of overhead.",
+            labels=["target"],
+        )
+        for target, service in self._services.items():
+            for reason, count in service.dropped.items():
+                dropped.add_metric([target, reason], count)
+            if service.heard_at:
+                heard.add_metric([target], service.heard_at)
+                shedding.add_metric([target], int(service.shedding))
+        yield from (dropped, heard, shedding)
+
+
+def _one(known: dict[str, T], name: str, make: Callable[[], T], limit: int) -> T:
+    """Return what is known under *name*, or under REST when there are too many already."""
+    name = _name(name) if name else name
+    if name not in known and len(known) >= limit:
+        name = REST
+    if name not in known:
+        known[name] = make()
+    return known[name]
+
+
+def _name(text: str) -> str:
+    return redact(text)[:NAME_LENGTH]
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    total, found = 0, []
+    for bound, count in zip((*BOUNDS, inf), buckets, strict=True):
+        total += count
+        found.append(("+Inf" if bound == inf else repr(bound), float(total)))
+    return found
