@@ -10,7 +10,7 @@ import sys
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
@@ -68,13 +68,18 @@ class Underway:
 class Cell:
     """Calls of one method by one caller on one thread. Written by that thread only."""
 
-    __slots__ = ("caller", "failures", "inside", "method", "quick", "rest", "seconds", "seen", "state")
+    __slots__ = (
+        *("caller", "failures", "inside", "method", "outer", "quick", "rest", "seconds", "seen", "started"),
+        "state",
+    )
 
     def __init__(self, state: "State", method: Method, caller: str) -> None:
         self.state = state
         self.method = method
         self.caller = caller
         self.inside = state.called_by(method.service)
+        self.outer: Cell | None = None  # of a call under way, the cell of the call around it
+        self.started = -1.0  # of the call under way, and of several the first
         self.quick = 0  # calls of the first bucket, the usual case
         self.rest = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
@@ -116,9 +121,6 @@ class Tally:
 Place = dict[Method, Cell]
 """Cells of one thread by method, for one caller."""
 
-Node = tuple[Any, float, Any]
-"""A call under way on a thread: its cell, its start and the node around it."""
-
 
 class State:
     """What one thread knows: its cells, and the watched calls under way on it."""
@@ -131,8 +133,7 @@ class State:
         self.cells: list[Cell] = []
         self.places: dict[str, Place] = {}
         self.bodies: dict[int, list[float]] = {}
-        outside = Cell(self, _OUTSIDE, "")
-        self.call: Node = (outside, -1.0, None)
+        self.call = Cell(self, _OUTSIDE, "")  # the innermost call under way
 
     def called_by(self, service: str) -> Place:
         """Return the cells of what *service* calls on this thread."""
@@ -188,27 +189,30 @@ class _Farewell:
             _fold()
 
 
-class _Here(threading.local):
-    """The thread's state, made at its first watched call."""
-
-    def __init__(self) -> None:
-        key = next(_keys)
-        self.state = _live[key] = State(key)
-        self.farewell = _Farewell(self.state)
-
-
 _keys = count()
 _live: dict[int, State] = {}
 _ended: deque[State] = deque()
 _totals: dict[tuple[str, str, str], Tally] = {}  # what was left by threads that have ended, under _lock
 _lock = threading.Lock()
 
-here = _Here()
+here = threading.local()
+"""Holds the thread's state as ``state``, from its first watched call on. (A subclass would be slower.)"""
+
 task: ContextVar[tuple[Any, float] | None] = ContextVar("soulfra_call", default=None)
 """The asynchronous watched call around: its cell and its start. Without the ones around it: tasks that start
 tasks for ever would keep all of them."""
 flights: dict[int, tuple[Any, float]] = {}
 """Asynchronous calls under way, by the identity of what is kept of them."""
+
+
+def arrive() -> State:
+    """Return the state of this thread; make it at its first watched call."""
+    state: State | None = getattr(here, "state", None)
+    if state is None:
+        key = next(_keys)
+        state = here.state = _live[key] = State(key)
+        here.farewell = _Farewell(state)
+    return state
 
 
 def drain() -> tuple[Calls, ...]:
@@ -223,10 +227,13 @@ def drain() -> tuple[Calls, ...]:
 
 
 def in_flight() -> tuple[Underway, ...]:
-    """Return the calls under way in all threads and tasks; of one thread the outer ones come first."""
-    nodes = [node for state in list(_live.values()) for node in reversed(list(_chain(state)))]
+    """Return the calls under way in all threads and tasks; of one thread the outer ones come first.
+
+    Of calls of the same method by the same caller on one thread (recursion) it is the outermost.
+    """
+    on_threads = [cell for state in list(_live.values()) for cell in reversed(_chain(state))]
     return (
-        *(_underway(node[0], node[1], id(node), task=False) for node in nodes),
+        *(_underway(cell, cell.started, id(cell), task=False) for cell in on_threads),
         *(_underway(cell, started, key, task=True) for key, (cell, started) in list(flights.items())),
     )
 
@@ -236,11 +243,14 @@ def now() -> float:
     return perf_counter()
 
 
-def _chain(state: State) -> Iterator[Node]:
-    node = state.call
-    while node[2] is not None:
-        yield node
-        node = node[2]
+def _chain(state: State) -> list[Cell]:
+    """Return the cells of the calls under way on a thread. It goes on meanwhile: they may be a moment old."""
+    chain: list[Cell] = []
+    cell: Cell | None = state.call
+    while cell is not None and cell.method is not _OUTSIDE and cell not in chain:
+        chain.append(cell)
+        cell = cell.outer
+    return chain
 
 
 def _underway(cell: Cell, started: float, key: int, *, task: bool) -> Underway:
@@ -252,7 +262,7 @@ def _underway(cell: Cell, started: float, key: int, *, task: bool) -> Underway:
         thread=cell.state.ident,
         started=started,
         timeout=method.timeout,
-        key=key,
+        key=hash((key, started)),
         task=task,
     )
 

@@ -35,11 +35,14 @@ _PLAIN_LIMIT = 1000
 
 # Finds the cell. Of the watched calls around, on the thread and in the task, the last to begin is the caller.
 _FIND = """
-~state = ~here.state
+try:
+    ~state = ~here.state
+except ~AttributeError:
+    ~state = ~arrive()
 ~outer = ~state.call
 ~task = ~around()
-if ~task is None or ~outer[1] > ~task[1]:
-    ~place = ~outer[0].inside
+if ~task is None or ~outer.started > ~task[1]:
+    ~place = ~outer.inside
 elif ~task[0].state is ~state:
     ~place = ~task[0].inside
 else:
@@ -49,6 +52,20 @@ try:
 except ~KeyError:
     ~cell = ~state.open(~place, ~method)
 ~started = ~clock()
+"""
+
+# Notes the call as the innermost of its thread. One by the same caller that is under way already stays noted.
+_BEGIN = """
+~before = ~cell.outer
+if ~before is None:
+    ~cell.outer = ~outer
+    ~cell.started = ~started
+~state.call = ~cell
+"""
+
+_END = """
+~state.call = ~outer
+~cell.outer = ~before
 """
 
 _COUNT = """
@@ -62,17 +79,21 @@ else:
 
 _SYNC = """
 def watched(~parameters):
+    nonlocal ~last
     {find}
-    ~state.call = (~cell, ~started, ~outer)
+    {begin}
     try:
         ~result = ~original(~arguments)
     except ~BaseException as ~error:
-        ~state.call = ~outer
+        {end}
         ~raised(~cell, ~error, ~clock() - ~started)
         raise
-    ~state.call = ~outer
-    if ~type(~result) not in ~plain and not ~is_plain(~result):
-        return ~later(~cell, ~result, ~started)
+    {end}
+    ~kind = ~type(~result)
+    if ~kind is not ~last:
+        if ~kind not in ~plain and not ~is_plain(~kind):
+            return ~later(~cell, ~result, ~started)
+        ~last = ~kind
     {count}
     {judge}
     return ~result
@@ -96,7 +117,10 @@ async def watched(~parameters):
         raise
     del ~flights[~key]
     ~enter(~task)
-    if ~here.state is not ~state:
+    try:
+        if ~here.state is not ~state:
+            ~cell = ~own(~cell)
+    except ~AttributeError:
         ~cell = ~own(~cell)
     {count}
     {judge}
@@ -111,7 +135,7 @@ def watched(~parameters):
     ~sent = ~thrown = None
     while True:
         {find}
-        ~state.call = (~cell, ~started, ~outer)
+        {begin}
         try:
             ~value = ~given.send(~sent) if ~thrown is None else ~given.throw(~thrown)
         except ~StopIteration as ~stop:
@@ -121,7 +145,7 @@ def watched(~parameters):
             ~raised(~cell, ~error, ~spent + ~clock() - ~started)
             raise
         finally:
-            ~state.call = ~outer
+            {end}
             ~thrown = None
         ~spent += ~clock() - ~started
         try:
@@ -282,20 +306,20 @@ def _build(
     template: str, signature: _Signature, method: Method, original: Callable[..., Any], *, judge: bool
 ) -> Function:
     make = _factory(template, signature, judge)
-    wrapper: Function = make(original, method, method.quick, method.failed, _Later(method))
+    wrapper: Function = make(original, method, method.quick, method.failed, _Later(method), None)
     _wrappers[wrapper] = method
     return wrapper
 
 
 @functools.lru_cache(maxsize=1024)
 def _factory(template: str, signature: _Signature, judge: bool) -> Callable[..., Any]:
-    parts = {"{find}": _FIND, "{count}": _COUNT, "{judge}": _JUDGE if judge else ""}
+    parts = {"{find}": _FIND, "{begin}": _BEGIN, "{end}": _END, "{count}": _COUNT, "{judge}": _JUDGE * judge}
     lines = []
     for line in template.splitlines():
         part = parts.get(line.strip())
         lines.append(line if part is None else indent(part, line[: len(line) - len(line.lstrip())]))
     watched = indent("\n".join(lines), "    ")
-    source = f"def make(~original, ~method, ~quick, ~failed, ~later):\n{watched}\n    return watched"
+    source = f"def make(~original, ~method, ~quick, ~failed, ~later, ~last):\n{watched}\n    return watched"
     source = source.replace("~parameters", signature.parameters).replace("~arguments", signature.arguments)
     space: dict[str, Any] = dict(_NAMES)
     exec(compile(source.replace("~", _PREFIX), _FILE, "exec"), space)  # noqa: S102 - our template, and names of parameters
@@ -366,9 +390,8 @@ def _itself(given: Any) -> Any:
     return given
 
 
-def _is_plain(result: object) -> bool:
-    """Tell whether a result is one; and remember its type if so."""
-    kind = type(result)
+def _is_plain(kind: type) -> bool:
+    """Tell whether results of that type are results at once; and remember it if so."""
     if kind in _RUNNING or (hasattr(kind, "add_done_callback") and hasattr(kind, "cancelled")):
         return False
     if len(_plain) >= _PLAIN_LIMIT:
@@ -379,7 +402,7 @@ def _is_plain(result: object) -> bool:
 
 def _own(cell: Cell) -> Cell:
     """Return the cell of this thread for the same calls."""
-    state = cells.here.state
+    state = cells.arrive()
     return cell if cell.state is state else state.cell(cell.caller, cell.method)
 
 
@@ -443,7 +466,8 @@ _RUNNING: Mapping[type, str] = {
 _plain: set[type] = {type(None), bool, int, float, str, bytes, list, dict, tuple, set}
 _wrappers: "weakref.WeakKeyDictionary[Function, Method]" = weakref.WeakKeyDictionary()
 _BUILTINS: tuple[Any, ...] = (
-    *(type, id, BaseException, Exception, KeyError, StopIteration, StopAsyncIteration, GeneratorExit),
+    *(type, id, BaseException, Exception, AttributeError, KeyError),
+    *(StopIteration, StopAsyncIteration, GeneratorExit),
 )
 _NAMES = {
     "__name__": __name__,  # by it, frames of wrappers are known to be ours
@@ -451,6 +475,7 @@ _NAMES = {
         _PREFIX + name: value
         for name, value in {
             "here": cells.here,
+            "arrive": cells.arrive,
             "around": cells.task.get,
             "enter": cells.task.set,
             "flights": cells.flights,

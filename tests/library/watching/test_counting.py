@@ -123,7 +123,7 @@ def test_threads_that_end_together_lose_nothing(see: See, counted: Counted) -> N
 
 
 def test_buckets_are_by_the_bounds_of_the_wire(told: Any) -> None:
-    cell = cells.here.state.cell("", cells.Method("svc", "m", told))
+    cell = cells.arrive().cell("", cells.Method("svc", "m", told))
 
     for seconds in (0.0, *BOUNDS, 11.0):
         cell.add(seconds)
