@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-
 _NO_REPAIRS = frozenset({"wait", "notify"})
 
 
