@@ -1,0 +1,116 @@
+"""Files and sockets that the operating system refuses: no right, no space, no handles left.
+
+From Python 3.12 on, ``sys.monitoring`` shows each exception where it is raised, which costs nothing while
+none is. Before, ``open`` and the making of sockets are wrapped. The functions of ``os`` are not:
+``shutil.rmtree`` and others look them up in ``os.supports_dir_fd``, and are less safe without them.
+"""
+
+import errno
+import io
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import Reporter, Undo
+from soulfra_monitor.hooks.patch import Patches
+
+REFUSALS = frozenset(
+    (
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EIO,
+    )
+)
+"""What the system says when something is wrong with it, other than that there is no such file."""
+
+TOOLS = (4, 3)
+"""Numbers of tools for ``sys.monitoring`` that are nobody's, in the order in which they are tried."""
+
+
+def install(reporter: Reporter) -> Undo:
+    """Report an OSError of ``REFUSALS`` as it is raised, whoever catches it. The path is a fact."""
+    patches = Patches(reporter, "files")
+    if sys.version_info >= (3, 12):
+        _monitor(patches)
+    else:
+        _wrap(patches)
+    return patches.undo
+
+
+def _tell(patches: Patches, error: OSError) -> None:
+    if error.errno not in REFUSALS:
+        return
+    facts: dict[str, str | int | float] = {"errno": error.errno}
+    if isinstance(error.filename, str | bytes | os.PathLike):
+        facts["path"] = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - resolve() follows links
+    patches.outlet.raised(Kind.FILE, error, facts=facts)
+
+
+class Opener:
+    """``open``, which tells of refusals. No function: one that is kept in a class would become a method."""
+
+    def __init__(self, patches: Patches, before: Any) -> None:
+        self._patches = patches
+        self._before = before
+        self.__name__ = self.__qualname__ = "open"
+        self.__module__ = before.__module__
+        self.__doc__ = before.__doc__
+        self.__wrapped__ = before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._before(*args, **kwargs)
+        except OSError as error:
+            self._patches.safely(_tell, self._patches, error)
+            raise
+
+    def __reduce__(self) -> str:
+        return "open"
+
+    def __repr__(self) -> str:
+        return repr(self._before)
+
+
+def _wrap(patches: Patches) -> None:
+    opener = Opener(patches, io.open)
+    patches.replace(io, "open", opener)
+    patches.replace(sys.modules["builtins"], "open", opener)
+    patches.on_import("socket", lambda module: _fit_socket(patches, module))
+
+
+def _fit_socket(patches: Patches, module: ModuleType) -> None:
+    def make(init: Any) -> Any:
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it becomes one
+            try:
+                init(self, *args, **kwargs)
+            except OSError as error:
+                patches.safely(_tell, patches, error)
+                raise
+
+        return __init__
+
+    patches.wrap(module.socket, "__init__", make)
+
+
+def _monitor(patches: Patches) -> None:
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]  # Python 3.12 and later
+    tool = next((number for number in TOOLS if monitoring.get_tool(number) is None), None)
+    if tool is None:
+        return  # others have taken all; the swallowed and the uncaught ones are still told
+    monitoring.use_tool_id(tool, "soulfra files")
+
+    def raised(_code: Any, _offset: int, error: BaseException) -> None:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            patches.safely(_tell, patches, error)
+
+    monitoring.register_callback(tool, monitoring.events.RAISE, raised)
+    monitoring.set_events(tool, monitoring.events.RAISE)
+    patches.later(lambda: monitoring.free_tool_id(tool))
+    patches.later(lambda: monitoring.set_events(tool, 0))

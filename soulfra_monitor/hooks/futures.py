@@ -1,0 +1,169 @@
+"""Results of pools that nobody asks for: ``concurrent.futures``.
+
+Nothing is done about futures that succeed. A failed one gets a mark that lives as long as it does; the mark
+knows that the error was raised again by ``result()`` from its traceback, which has grown by then, so that
+``result`` itself stays as it is.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
+from typing import Any
+from weakref import ref
+
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import Reporter, Undo, grace
+from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import holds
+
+MARK = "_soulfra_unread"
+PATIENCE = 60.0
+"""Seconds that a future in line is waited for, see ``_in_line``."""
+
+STACKS_DEPTH = 12
+"""Frames looked at of a thread that waits."""
+
+
+def install(reporter: Reporter) -> Undo:
+    """Report an error that is not asked for within the grace time, or before its future is gone.
+
+    ``result()`` and ``exception()`` ask, and so do ``asyncio.wrap_future`` and ``run_in_executor``; callbacks
+    ask if they call one of these. A pool that broke is reported at once, whoever asks.
+    """
+    patches = Patches(reporter, "futures")
+    patches.on_import("concurrent.futures._base", lambda module: _fit(patches, module))
+    patches.on_import("multiprocessing.pool", lambda module: _fit_pool(patches, module))
+    return patches.undo
+
+
+class _Mark:
+    """Stands on a failed future until somebody asks for the error."""
+
+    __slots__ = ("__weakref__", "_error", "_patches", "_traceback", "read")
+
+    def __init__(self, patches: Patches, error: BaseException) -> None:
+        self.read = False
+        self._patches = patches
+        self._error = error
+        self._traceback = error.__traceback__
+
+    @property
+    def pending(self) -> bool:
+        return not self.read and self._error.__traceback__ is self._traceback
+
+    def look(self) -> None:
+        """Report the error unless it was asked for, once."""
+        if self.pending:
+            self._patches.outlet.raised(Kind.FUTURE, self._error)
+        self.read = True
+
+    def __del__(self) -> None:
+        self.look()
+
+
+def _fit(patches: Patches, module: ModuleType) -> None:
+    def make_set(set_exception: Any) -> Any:
+        def replaced(self: Any, exception: BaseException | None) -> None:
+            mark = patches.safely(_mark, patches, self, exception)
+            try:
+                set_exception(self, exception)
+            except BaseException:
+                if mark is not None:  # it had a result already
+                    mark.read = True
+                raise
+
+        return replaced
+
+    def make_get(exception: Any) -> Any:
+        def replaced(self: Any, timeout: float | None = None) -> BaseException | None:
+            error: BaseException | None = exception(self, timeout)
+            if error is not None:
+                mark = vars(self).get(MARK)
+                if mark is not None:
+                    mark.read = True
+            return error
+
+        return replaced
+
+    patches.wrap(module.Future, "set_exception", make_set)
+    patches.wrap(module.Future, "exception", make_get)
+
+
+def _mark(patches: Patches, future: Any, error: BaseException | None) -> _Mark | None:
+    if not isinstance(error, Exception):
+        return None  # cancellations, and what leaves a program
+    if any(kind.__name__ == "BrokenExecutor" for kind in type(error).__mro__):
+        patches.outlet.raised(Kind.CHILD, error)
+        return None
+    mark = _Mark(patches, error)
+    vars(future)[MARK] = mark
+    _watch(mark, future, _in_line)
+    return mark
+
+
+def _watch(mark: _Mark, future: Any, not_yet: Callable[[Any], bool]) -> None:
+    """Have the mark looked at after the grace time, unless it is gone by then and has looked itself."""
+    place, owner = ref(mark), ref(future)
+    looks = 0
+
+    def look() -> float | None:
+        nonlocal looks
+        looks += 1
+        found, kept = place(), owner()
+        if found is None or not found.pending:
+            return None
+        if kept is not None and looks * grace.GRACE < PATIENCE and not_yet(kept):
+            return grace.GRACE
+        found.look()
+        return None
+
+    grace.later(look)
+
+
+def _in_line(future: Any) -> bool:
+    """Whether some thread that holds *future* in a local variable waits for another future at this moment.
+
+    ``for f in futures: f.result()`` comes to a failed one only after those before it.
+    """
+    return any(holds(frame, future) for stack in _waiting_stacks() for frame in stack)
+
+
+def _waiting_stacks() -> Iterator[list[FrameType]]:
+    """Give the callers of threads that wait inside ``concurrent.futures``."""
+    for top in list(sys._current_frames().values()):  # noqa: SLF001 - the only way to see other threads
+        frames: list[FrameType] = []
+        frame: FrameType | None = top
+        while frame is not None and len(frames) < STACKS_DEPTH:
+            frames.append(frame)
+            frame = frame.f_back
+        inside = [one for one in frames if one.f_globals.get("__name__") == "concurrent.futures._base"]
+        if inside and inside[0].f_code.co_name in ("result", "exception", "wait", "as_completed"):
+            yield [one for one in frames if one not in inside]
+
+
+def _fit_pool(patches: Patches, module: ModuleType) -> None:
+    """See to results of ``multiprocessing.Pool``, unless they have a callback for errors."""
+
+    def make(put: Any) -> Any:
+        def replaced(self: Any, i: Any, obj: Any) -> None:
+            patches.safely(_mark_result, patches, self, obj)
+            put(self, i, obj)
+
+        return replaced
+
+    patches.wrap(module.ApplyResult, "_set", make)
+    patches.wrap(module.MapResult, "_set", make)
+
+
+def _mark_result(patches: Patches, result: Any, told: tuple[bool, Any]) -> None:
+    success, error = told
+    if success or result._error_callback or MARK in vars(result):  # noqa: SLF001 - it has no other name
+        return
+    if isinstance(error, Exception):
+        mark = _Mark(patches, error)
+        vars(result)[MARK] = mark
+        _watch(mark, result, _unready)
+
+
+def _unready(result: Any) -> bool:
+    return not result.ready()

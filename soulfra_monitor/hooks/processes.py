@@ -1,0 +1,71 @@
+"""Children of ``multiprocessing`` that die: by an error of their own, a signal or the kernel.
+
+Their exit status is looked at without taking it, so that whoever joins them finds what they would have found.
+"""
+
+import os
+from types import ModuleType
+from typing import Any
+from weakref import WeakSet
+
+from soulfra_monitor.hooks import Reporter, Undo, exits, grace
+from soulfra_monitor.hooks.patch import Patches
+
+EVERY = 0.2
+"""Seconds between two looks at a child that lives."""
+
+
+def install(reporter: Reporter) -> Undo:
+    """Report each process that ends with an exit code other than 0, or by a signal of somebody else."""
+    patches = Patches(reporter, "processes")
+    patches.on_import("multiprocessing.process", lambda module: _fit(patches, module))
+    return patches.undo
+
+
+def _fit(patches: Patches, module: ModuleType) -> None:
+    signalled: WeakSet[Any] = WeakSet()
+
+    def make_start(start: Any) -> Any:
+        def replaced(self: Any) -> None:
+            start(self)
+            patches.safely(_watch, patches, self, signalled)
+
+        return replaced
+
+    def make_signal(send: Any) -> Any:
+        def replaced(self: Any) -> None:
+            patches.safely(signalled.add, self._popen)
+            send(self)
+
+        return replaced
+
+    patches.wrap(module.BaseProcess, "start", make_start)
+    patches.wrap(module.BaseProcess, "terminate", make_signal)
+    patches.wrap(module.BaseProcess, "kill", make_signal)
+
+
+def _watch(patches: Patches, process: Any, signalled: "WeakSet[Any]") -> None:
+    popen, name = process._popen, process.name  # noqa: SLF001 - the process itself may be closed by then
+
+    def look() -> float | None:
+        code = patches.safely(_code, popen)
+        if code is None:
+            return EVERY
+        if popen not in signalled and exits.failed("", code):
+            exits.tell(patches.outlet, name, code)
+        return None
+
+    grace.later(look, EVERY)
+
+
+def _code(popen: Any) -> int | None:
+    """Return how a child has ended, as ``exitcode`` says it; None while nobody can tell."""
+    if popen.returncode is not None:
+        return int(popen.returncode)
+    try:
+        found = os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # taken at this moment, or a child of the fork server
+        return None
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

@@ -1,0 +1,84 @@
+"""Files and connections that nobody closed: ResourceWarning, which Python drops by default."""
+
+import re
+import sys
+import warnings
+from typing import Any
+
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import Reporter, Undo
+from soulfra_monitor.hooks.patch import Patches
+
+OURS: tuple[str, None, type[Warning], None, int] = ("always", None, ResourceWarning, None, 0)
+"""Our filter. It stands right before the one that drops ResourceWarning, so that all others win as before."""
+
+
+def install(reporter: Reporter) -> Undo:
+    """Report each ResourceWarning but those of child processes. What was not printed before is not printed.
+
+    Where the program's own filters show ResourceWarning, or make errors of it, they are left as they are. In
+    ``catch_warnings(record=True)`` warnings are the program's own business.
+    """
+    patches = Patches(reporter, "unclosed")
+    ours = (*OURS,)  # an object of its own: known by identity
+    _insert(ours)
+    patches.later(lambda: _remove(ours))
+    shows = getattr(warnings, "_showwarnmsg_impl", None)
+
+    def make(show: Any) -> Any:
+        def _showwarnmsg(message: Any) -> None:
+            if issubclass(message.category, ResourceWarning):
+                silent = patches.safely(_was_dropped, str(message.message), ours)
+                recorded = getattr(warnings, "_showwarnmsg_impl", None) is not shows
+                if not recorded:
+                    patches.safely(_tell, patches, message, sys._getframe(1))  # noqa: SLF001 - where it died
+                if silent:
+                    return
+            show(message)
+
+        return _showwarnmsg
+
+    patches.wrap(warnings, "_showwarnmsg", make)
+    return patches.undo
+
+
+def _tell(patches: Patches, message: Any, frame: Any) -> None:
+    text = str(message.message)
+    if sys.is_finalizing() or text.startswith("subprocess "):
+        return  # what the end of the process closes; a child that was let go on purpose
+    context = {"file": f"{message.filename}:{message.lineno}"}
+    patches.outlet.noted(Kind.RESOURCE, text, frame=frame, context=context)
+
+
+def _insert(ours: Any) -> None:
+    for place, found in enumerate(warnings.filters):
+        action, text, category, module, line = found
+        if issubclass(ResourceWarning, category) and text is None and module is None and not line:
+            if action == "ignore":
+                warnings.filters.insert(place, ours)  # type: ignore[attr-defined]  # a list, whatever its type says
+            return
+
+
+def _remove(ours: Any) -> None:
+    filters: Any = warnings.filters
+    for place, found in enumerate(filters):
+        if found is ours:
+            del filters[place]
+            return
+
+
+def _was_dropped(text: str, ours: Any) -> bool:
+    """Whether our filter is the first that this warning meets."""
+    for found in warnings.filters:
+        if found is ours:
+            return True
+        _, pattern, category, module, _ = found
+        if issubclass(ResourceWarning, category) and module is None and _matches(pattern, text):
+            return False
+    return False
+
+
+def _matches(pattern: re.Pattern[str] | str | None, text: str) -> bool:
+    if pattern is None:
+        return True
+    return bool(re.match(pattern, text, re.IGNORECASE) if isinstance(pattern, str) else pattern.match(text))
