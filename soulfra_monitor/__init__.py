@@ -4,7 +4,7 @@ Standard library only at import: this package goes into other people's processes
 ``from soulfra_monitor import ErrorMonitor``, is loaded when it is asked for.
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as in typing, which not every program has loaded
 
 if TYPE_CHECKING:
     from soulfra_monitor.monitor import ErrorMonitor, active
@@ -21,7 +21,7 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only for programs that use the library

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 from soulfra_monitor.intake import Intake
 from soulfra_monitor.sender import Answer, Backoff, NoAnswerError, Sender
@@ -39,23 +38,15 @@ class Counts:
     last_failure: str = ""
 
 
-class Source(Enum):
-    """Where a parcel that is under way came from."""
-
-    FRESH = "fresh"
-    BACKLOG = "backlog"
-    ORPHAN = "orphan"
-
-
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """What is under way: a parcel or a sign of life."""
+    """What is under way: a parcel, of this process or of a dead one, or a sign of life."""
 
     path: str
     body: bytes
     packed: bool = False
     parcel: Parcel | None = None
-    source: Source = Source.FRESH
+    orphan: Orphan | None = None
 
 
 Say = Callable[[str, str], None]
@@ -123,9 +114,9 @@ class Dispatch:
         parcel, lost = self.backlog.first()
         self._count(lost)
         if parcel is not None:
-            return _shipment(parcel, Source.BACKLOG)
+            return _shipment(parcel)
         if self._fresh is not None:
-            return _shipment(self._fresh, Source.FRESH)
+            return _shipment(self._fresh)
         if self._beats:
             return Shipment(self._beats[0].path, self._beats[0].body)
         return self._next_orphan()
@@ -140,10 +131,10 @@ class Dispatch:
     def settle(self, shipment: Shipment, answer: Answer | NoAnswerError) -> bool:
         """Note what became of it. True when that is final: taken or refused."""
         if isinstance(answer, NoAnswerError):
-            self._fail(str(answer), None, shipment)
+            self._fail(str(answer), None)
             return False
         if not answer.is_taken and not answer.is_refused:
-            self._fail(f"status {answer.status}", answer.retry_after, shipment)
+            self._fail(f"status {answer.status}", answer.retry_after)
             return False
         self._reached()
         if answer.is_refused:
@@ -151,8 +142,10 @@ class Dispatch:
         if shipment.parcel is None:
             self._beats.popleft()
             self.counts.beats_lost += answer.is_refused
-        elif shipment.source is Source.ORPHAN:
-            self._settle_orphan(shipment.parcel, taken=answer.is_taken)
+        elif shipment.orphan is not None:
+            shipment.orphan.remove(shipment.parcel.seq)
+            self.counts.adopted += answer.is_taken
+            self.counts.adopted_lost += answer.is_refused
         else:
             self._settle_own(shipment.parcel, answer)
         return True
@@ -163,9 +156,8 @@ class Dispatch:
             parcel, self._fresh = self._fresh, None
             self._keep(parcel)
 
-    def close(self) -> None:
-        """Let go of connection and folders. Safe in a forked child."""
-        self._sender.close()
+    def release(self) -> None:
+        """Let go of what dead processes left: somebody else may send it. Safe in a forked child."""
         for orphan in self._orphans:
             orphan.release()
         self._orphans.clear()
@@ -174,18 +166,11 @@ class Dispatch:
         while self._orphans:
             parcel = self._orphans[0].first()
             if parcel is not None:
-                return _shipment(parcel, Source.ORPHAN)
+                return _shipment(parcel, self._orphans[0])
             orphan = self._orphans.popleft()
             self.counts.adopted_lost += orphan.lost
             orphan.close()
         return None
-
-    def _settle_orphan(self, parcel: Parcel, *, taken: bool) -> None:
-        self._orphans[0].remove(parcel.seq)
-        if taken:
-            self.counts.adopted += 1
-        else:
-            self.counts.adopted_lost += 1
 
     def _settle_own(self, parcel: Parcel, answer: Answer) -> None:
         self._forget(parcel)
@@ -203,15 +188,14 @@ class Dispatch:
         else:
             self.backlog.remove(parcel.seq)
 
-    def _fail(self, why: str, retry_after: float | None, shipment: Shipment) -> None:
+    def _fail(self, why: str, retry_after: float | None) -> None:
         self.counts.failures += 1
         self.counts.last_failure = why
         self.retry_at = time.monotonic() + max(self._backoff.pause(), retry_after or 0.0)
         if self.connected:
             self.connected = False
             self._say("warning", f"errors are kept until they can be sent: {why}")
-        if shipment.source is Source.FRESH:
-            self.put_by()
+        self.put_by()
 
     def _reached(self) -> None:
         self._backoff.reset()
@@ -235,8 +219,8 @@ class Dispatch:
                     self._intake.untold.update(one.dropped)
 
 
-def _shipment(parcel: Parcel, source: Source) -> Shipment:
-    return Shipment(ERRORS, parcel.body, parcel.packed, parcel, source)
+def _shipment(parcel: Parcel, orphan: Orphan | None = None) -> Shipment:
+    return Shipment(ERRORS, parcel.body, parcel.packed, parcel, orphan)
 
 
 def _why_refused(status: int) -> str:

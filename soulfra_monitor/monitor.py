@@ -12,6 +12,7 @@ Nothing here raises into the program but SettingsError and mistakes in declarati
 import _thread
 import atexit
 import os
+import sys
 import time
 import weakref
 from collections import Counter
@@ -43,6 +44,9 @@ COMPLAIN_EVERY = 60.0
 START_AGAIN_AFTER = 1.0
 SENDING_SHARE = 0.7
 """Of the time at exit; the rest is for the spool."""
+
+AFTER_ALL_OTHERS = -1000
+"""A priority among what multiprocessing runs at the end of a child; those of others are above it."""
 
 Service = TypeVar("Service")
 
@@ -76,11 +80,10 @@ class ErrorMonitor:
         """Take settings by keyword or from the environment (docs/library.md). Raises SettingsError."""
         self.settings = read({"service": service, "url": url, "token": token, **settings})
         self._running = False
+        self._ended = False
         self._undo: dict[str, Undo] = {}
         self._broken: Counter[str] = Counter()
         self._complained: dict[str, float] = {}
-        self._start_again_at = 0.0
-        self._leave_by = 0.0
         self._watched: list[weakref.ref[Any]] = []
         self._watches = False
         self._declarations = Declarations(self._wake)
@@ -98,17 +101,23 @@ class ErrorMonitor:
         if not self.settings.enabled or self._running:
             return self
         _activate(self)
+        if self._ended:
+            self._renew()
+        self._ended = False
         self._running = True
-        self._leave_by = 0.0
-        self._intake.closing = False
         atexit.register(self._at_exit)
+        if _is_child_of_multiprocessing():
+            self._end_with_multiprocessing()
         self._install()
         if self._worker.spool.has_orphans(self._intake.boot) or self._has_counts():
             self._wake()
         return self
 
     def stop(self) -> None:
-        """Undo all that was changed, send what there is within the time for exit, spool the rest."""
+        """Undo all that was changed, send what there is within the time for exit, spool the rest.
+
+        ``start`` begins a new life, which sends what this one spooled.
+        """
         if not self._running:
             return
         for name, undo in reversed(self._undo.items()):
@@ -123,6 +132,7 @@ class ErrorMonitor:
         atexit.unregister(self._at_exit)
         self._leave(stop=True)
         self._running = False
+        self._ended = True
         _deactivate(self)
 
     def flush(self, timeout: float = 2.0) -> bool:
@@ -358,6 +368,8 @@ class ErrorMonitor:
 
     def _renew(self) -> None:
         """Begin a life: an empty queue, a new boot. What came before a fork is the parent's."""
+        self._start_again_at = 0.0
+        self._leave_by = 0.0
         self._intake = Intake(self.settings, self._start_worker)
         source = Source(calls=self._calls, declared=self._declared, wanted=self._has_counts)
         self._worker = Worker(self._intake, source, _log_as(self.settings.log_level), self.broke)
@@ -366,11 +378,20 @@ class ErrorMonitor:
         self._worker.close()
         self._broken.clear()
         self._complained.clear()
-        self._start_again_at = 0.0
         self._declarations.after_fork()
         self._renew()
-        if self._running and self._watches:
+        if not self._running:
+            return
+        if self._watches:
             self._wake()
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:  # it forgets what is registered now, but for this
+            util.register_after_fork(self, ErrorMonitor._end_with_multiprocessing)
+
+    def _end_with_multiprocessing(self) -> None:
+        """Send what there is when a child of multiprocessing ends: it does not run what atexit knows."""
+        util: Any = sys.modules["multiprocessing.util"]
+        util.Finalize(None, self._at_exit, exitpriority=AFTER_ALL_OTHERS)
 
     def _install(self) -> None:
         """Install every hook of the table that is not switched off. One that fails leaves the others."""
@@ -448,8 +469,8 @@ class ErrorMonitor:
         if place != "thread":
             self._wake()
 
-    def _flush(self, timeout: float, *, stop: bool = False) -> bool:
-        flush = Flush(Signal(), stop=stop)
+    def _flush(self, timeout: float, *, last: bool = False, stop: bool = False) -> bool:
+        flush = Flush(Signal(), last=last, stop=stop)
         deadline = time.monotonic() + timeout
         if self._intake.alive:
             self._intake.queue.put(flush)
@@ -486,14 +507,13 @@ class ErrorMonitor:
             left = max(0.0, self._leave_by - now)
             if self._is_idle() and not stop:
                 return
-            if not self._flush(left * SENDING_SHARE, stop=stop):
+            if not self._flush(left * SENDING_SHARE, last=True, stop=stop):
                 self._worker.sender.abort()
                 self._worker.put_by()
+            self._worker.leave(stop=stop)
         except Exception as error:  # noqa: BLE001 - the edge to the program, which is ending
             self._count_failure("exit", error)
         finally:
-            if stop:
-                self._leave_by = 0.0
             guard.busy = False
 
     def _is_idle(self) -> bool:
@@ -530,6 +550,11 @@ def _deactivate(monitor: ErrorMonitor) -> None:
 def _drain() -> tuple[Calls, ...]:
     calls: tuple[Calls, ...] = import_module("soulfra_monitor.cells").drain()
     return calls
+
+
+def _is_child_of_multiprocessing() -> bool:
+    process: Any = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 def _frozen(value: Any) -> Any:

@@ -153,7 +153,7 @@ def _retry_after(text: str | None) -> float | None:
     """Read seconds or a date; what is neither counts as absent."""
     if not text:
         return None
-    if text.strip().isdigit():
+    if text.isascii() and text.strip().isdigit():
         return min(float(text), RETRY_AFTER_LIMIT)
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - rare, and heavy
 

@@ -73,7 +73,7 @@ def read(given: Mapping[str, Any], environment: Mapping[str, str] | None = None)
 def _program() -> str:
     """Return a name for a program that gave none: that of its file, or of its folder."""
     path = sys.argv[0] if getattr(sys, "argv", None) else ""
-    stem, _ = os.path.splitext(os.path.basename(path))
+    stem, _ = os.path.splitext(os.path.basename(path)) if not path.startswith("-") else ("", "")
     if stem == "__main__":
         stem = os.path.basename(os.path.dirname(os.path.abspath(path)))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem)[:SERVICE_LENGTH].strip("_.-")

@@ -272,12 +272,14 @@ class Spool:
         folder = os.path.join(self._find_root(), boot)
         if self._lock is None or not os.path.isdir(folder):
             self.close()
-            fresh = os.path.join(self._root, f".{boot}")  # not to be seen before it is locked
-            os.makedirs(fresh, FOLDER_MODE, exist_ok=True)
-            self._lock = _lock(os.path.join(fresh, LOCK))
+            is_new = not os.path.isdir(folder)
+            place = os.path.join(self._root, f".{boot}") if is_new else folder  # hidden until it is locked
+            os.makedirs(place, FOLDER_MODE, exist_ok=True)
+            self._lock = _lock(os.path.join(place, LOCK))
             if self._lock is None:
                 raise SpoolError("the folder cannot be locked")
-            os.rename(fresh, folder)
+            if is_new:
+                os.rename(place, folder)
         return folder
 
     def _find_root(self, *, create: bool = True) -> str:

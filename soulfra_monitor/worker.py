@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from queue import Empty
 from threading import Event as Signal
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
-from soulfra_monitor import __version__, redaction
+from soulfra_monitor import __version__
 from soulfra_monitor.admission import Entry, Told
 from soulfra_monitor.capture import Painter, Sketch
 from soulfra_monitor.dispatch import Beat, Counts, Dispatch, Shipment
@@ -23,6 +23,7 @@ from soulfra_monitor.events import Batch, Calls, Declared, Event
 from soulfra_monitor.events import Sender as Origin
 from soulfra_monitor.guard import guard
 from soulfra_monitor.intake import Intake
+from soulfra_monitor.redaction import redact_event
 from soulfra_monitor.sender import GZIP_FROM, Sender
 from soulfra_monitor.shedding import Level, Shedding
 from soulfra_monitor.spool import Parcel, Spool
@@ -50,8 +51,9 @@ class Flush:
     """Asks that all there is be sent now, or spooled."""
 
     done: Signal
-    complete: bool = False  # all was taken
-    stop: bool = False  # and that the thread ends
+    last: bool = False  # the program ends: the connection is to be closed
+    stop: bool = False  # the monitor stops: the thread is to end
+    complete: bool = False  # the answer: all was taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class Worker:
                 self._broke("worker", error)
                 time.sleep(PAUSE_AFTER_FAILURE)
             going = not self._may_end()
+        self.sender.close()
 
     def turn(self) -> None:
         """Do what there is to do now, and send one thing."""
@@ -144,9 +147,17 @@ class Worker:
             self.dispatch.put_by()
         self._answer_flushes(go_on=False)
 
+    def leave(self, *, stop: bool) -> None:
+        """Leave the spool to whoever comes next."""
+        with self.desk:
+            self.spool.leave(self._intake.boot)
+            if stop:
+                self.dispatch.release()
+
     def close(self) -> None:
-        """Let go of connection and folders. Safe in a forked child."""
-        self.dispatch.close()
+        """Let go of connection and folders in a forked child, which the parent goes on using."""
+        self.sender.close()
+        self.dispatch.release()
         self.spool.close()
 
     # what comes in
@@ -190,7 +201,7 @@ class Worker:
         cheap = self._intake.level >= Level.CHEAP
         event = None
         try:
-            event = _redacted(
+            event = redact_event(
                 self._painter.paint(sketch, ident=_ident(), system={} if cheap else self._system.read())
             )
         except Exception as error:  # noqa: BLE001 - one event is lost, counted and told
@@ -279,11 +290,13 @@ class Worker:
         if not self._flushes or (go_on and rest):
             return
         flushes, self._flushes = self._flushes, []
+        if any(flush.last for flush in flushes):
+            self.sender.close()
+        if any(flush.stop for flush in flushes):
+            self._busy_at = float("-inf")
         for flush in flushes:
             flush.complete = not rest
             flush.done.set()
-        if any(flush.stop for flush in flushes):
-            self._busy_at = float("-inf")
 
     # the thread's life
 
@@ -319,19 +332,6 @@ class Complaint:
 
     level: str
     text: str
-
-
-def _redacted(event: Event) -> Event:
-    whole = getattr(redaction, "redact_event", None)
-    if whole is not None:
-        return cast("Event", whole(event))
-    return replace(
-        event,
-        message=redaction.redact(event.message)[:1000],
-        raised=tuple(replace(one, message=redaction.redact(one.message)[:1000]) for one in event.raised),
-        facts=redaction.redact_value(event.facts),
-        context=redaction.redact_value(event.context),
-    )
 
 
 def _parcel(batch: Batch, weight: int) -> Parcel:

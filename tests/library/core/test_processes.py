@@ -1,0 +1,532 @@
+"""Ends, deaths, forks and servers that fork: real processes."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.library.core.conftest import Program, Recorder
+
+Run = Callable[..., Program]
+AWAY = "http://127.0.0.1:1"  # nobody listens there
+
+
+def messages(recorder: Recorder) -> list[str]:
+    return sorted(event.message for event in recorder.events)
+
+
+def test_what_is_reported_last_is_sent_before_the_end(recorder: Recorder, run: Run) -> None:
+    status, _, err = run("""
+from soulfra_monitor import ErrorMonitor
+ErrorMonitor().start().report("last words")
+""").end()
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["last words"]
+
+
+def test_alike_errors_that_were_only_counted_are_told_at_the_end(recorder: Recorder, run: Run) -> None:
+    run("""
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+for _ in range(1000):
+    monitor.report("again")
+""").end()
+
+    assert recorder.total == 1000
+
+
+def test_errors_at_exit_are_sent_whether_their_handler_runs_before_or_after_ours(
+    recorder: Recorder, run: Run
+) -> None:
+    status, _, err = run("""
+import atexit
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor()
+atexit.register(monitor.report, "registered before")
+monitor.start()
+atexit.register(monitor.report, "registered after")
+""").end()
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["registered after", "registered before"]
+
+
+def test_errors_of_threads_that_outlive_the_main_thread_are_sent(recorder: Recorder, run: Run) -> None:
+    run("""
+import threading, time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+main = threading.main_thread()
+def work():
+    main.join()
+    monitor.report("from a thread")
+threading.Thread(target=work).start()
+""").end()
+
+    assert messages(recorder) == ["from a thread"]
+
+
+def test_the_end_of_a_program_whose_remediator_is_away_is_prompt_and_keeps_all(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    code = """
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+for number in "abc":
+    monitor.report(f"kept {number}")
+"""
+    began = time.monotonic()
+    status, _, _ = run(code, SOULFRA_URL=AWAY).end()
+    assert status == 0
+    assert time.monotonic() - began < 5.0
+    assert recorder.taken == []
+    assert list(spool.rglob("*.seg"))
+
+    run("""
+from soulfra_monitor import ErrorMonitor
+import sys
+ErrorMonitor().start()
+sys.stdin.read()
+""")
+
+    recorder.wait(lambda it: it.total == 3)
+    assert messages(recorder) == ["kept a", "kept b", "kept c"]
+
+
+def test_the_end_waits_at_most_two_seconds_for_a_remediator_that_hangs(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    import socket  # noqa: PLC0415 - only here
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        program = run(
+            """
+import atexit, time
+from soulfra_monitor import ErrorMonitor
+began = []
+atexit.register(lambda: print(time.monotonic() - began[0]))
+ErrorMonitor().start().report("kept")
+began.append(time.monotonic())
+""",
+            SOULFRA_URL=f"http://127.0.0.1:{silent.getsockname()[1]}",
+        )
+        _, out, _ = program.end()
+
+    assert float(out) < 2.5
+    assert len(list(spool.rglob("*.seg"))) == 1
+
+
+def test_what_was_spooled_before_a_kill_is_sent_by_the_next_life_exactly_once(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    program = run(
+        """
+import sys, time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+for number in range(10):
+    monitor.report(f"error {'abcdefghij'[number]}")
+while monitor.stats().spooled < 10:
+    time.sleep(0.01)
+print("spooled", flush=True)
+time.sleep(60)
+""",
+        SOULFRA_URL=AWAY,
+    )
+    assert program.line() == "spooled"
+    os.kill(program.process.pid, signal.SIGKILL)
+    program.end()
+
+    heirs = [run(HEIR) for _ in range(3)]  # several at once: one of them sends it
+    recorder.wait(lambda it: it.total >= 10)
+    for heir in heirs:
+        assert heir.end()[0] == 0
+
+    assert messages(recorder) == [f"error {letter}" for letter in "abcdefghij"]
+    assert len({(r.body["sender"]["boot"], r.body["seq"]) for r in recorder.requests}) == len(
+        recorder.requests
+    )
+    assert list(spool.rglob("*.seg")) == []
+
+
+HEIR = """
+import time
+from pathlib import Path
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+deadline = time.monotonic() + 10
+while list(Path(monitor.settings.spool).glob("*/*/*.seg")):
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+"""
+
+
+def test_a_heir_that_is_killed_while_it_sends_leaves_the_rest_to_the_next(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    first = run(
+        """
+import time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+for number in range(10):
+    monitor.report(f"error {'abcdefghij'[number]}")
+    before = monitor.stats().spooled
+    while monitor.stats().spooled == before:
+        time.sleep(0.01)
+print("spooled", flush=True)
+time.sleep(60)
+""",
+        SOULFRA_URL=AWAY,
+    )
+    assert first.line(40) == "spooled"
+    first.process.kill()
+    heir = run(HEIR)
+    killed = False
+
+    def kill_in_the_middle(_: object) -> bool:
+        nonlocal killed
+        if not killed and len(recorder.requests) > 3:
+            killed = True
+            heir.process.kill()
+            heir.process.wait()
+            return True  # taken or not, nobody hears it
+        return False
+
+    recorder.take_before_misbehaving = True
+    recorder.always = kill_in_the_middle
+    recorder.wait(lambda _: killed)
+
+    run(HEIR).end()
+
+    assert recorder.total == 10
+    assert messages(recorder) == [f"error {letter}" for letter in "abcdefghij"]
+    assert list(spool.rglob("*.seg")) == []
+
+
+def test_a_full_disk_costs_neither_errors_nor_the_program(recorder: Recorder, run: Run) -> None:
+    status, out, _ = run(
+        """
+import json, resource, time
+from dataclasses import asdict
+from soulfra_monitor import ErrorMonitor
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+monitor = ErrorMonitor().start()
+for number in "abc":
+    monitor.report(f"kept {number}")
+while monitor.stats().spooled < 3:
+    time.sleep(0.01)
+stats = monitor.stats()
+print(json.dumps([stats.pending, stats.broken]))
+""",
+        SOULFRA_URL=AWAY,
+    ).end()
+
+    assert status == 0
+    assert json.loads(out) == [3, {}]
+
+
+@pytest.mark.parametrize("folder", ["/proc/self/spool", "/dev/null/spool"])
+def test_a_spool_that_cannot_be_written_costs_nothing(run: Run, folder: str) -> None:
+    status, out, err = run(
+        """
+import time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+monitor.report("kept")
+while monitor.stats().spooled < 1:
+    time.sleep(0.01)
+print(monitor.stats().broken)
+""",
+        SOULFRA_URL=AWAY,
+        SOULFRA_SPOOL=folder,
+    ).end()
+
+    assert (status, out) == (0, "{}\n")
+    assert "kept in memory, not on disk" in err
+
+
+def test_a_forked_child_tells_its_own_errors_under_its_own_name(recorder: Recorder, run: Run) -> None:
+    status, out, err = run("""
+import os
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+monitor.report("parent before")
+monitor.flush()
+monitor.report("parent pending")
+pid = os.fork()
+monitor.report("child" if not pid else "parent after")
+if not pid:
+    assert monitor.stats().seen == 1
+    monitor.flush()
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+""").end()
+
+    assert (status, out.strip(), err) == (0, "0", "")
+    assert messages(recorder) == ["child", "parent after", "parent before", "parent pending"]
+    boots = {body["sender"]["boot"]: body["sender"]["pid"] for body in recorder.taken}
+    assert len(boots) == 2
+    assert len(set(boots.values())) == 2
+
+
+def test_a_fork_while_threads_report_hangs_nowhere(recorder: Recorder, run: Run) -> None:
+    status, _, err = run(
+        """
+import os, threading
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+going = True
+def storm():
+    while going:
+        try:
+            raise ValueError("storm")
+        except ValueError as error:
+            monitor.report(error)
+threads = [threading.Thread(target=storm) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(20):
+    pid = os.fork()
+    if not pid:
+        monitor.report("child")
+        monitor.flush(10)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+going = False
+for thread in threads:
+    thread.join()
+stats = monitor.stats()
+assert stats.seen == stats.sent + sum(stats.dropped.values()) + stats.pending, stats
+""",
+        MONITORING_OVERHEAD_LIMIT="100",
+    ).end(60)
+
+    assert (status, err) == (0, "")
+    assert messages(recorder).count("child") == 20
+
+
+def test_a_fork_with_nothing_to_tell_starts_no_thread(run: Run) -> None:
+    status, out, _ = run("""
+import os
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+monitor.report("x")
+monitor.flush()
+pid = os.fork()
+if not pid:
+    print(len(os.listdir("/proc/self/task")), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+""").end()
+
+    assert (status, out) == (0, "1\n")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_tell_their_errors(recorder: Recorder, run: Run, method: str) -> None:
+    status, _, err = run(
+        """
+import multiprocessing, sys
+from soulfra_monitor import ErrorMonitor, active
+def work(number):
+    monitor = active() or ErrorMonitor().start()
+    monitor.report(f"child {'abc'[number]}")
+    monitor.flush()
+if __name__ == "__main__":
+    ErrorMonitor().start()
+    context = multiprocessing.get_context(sys.argv[1])
+    children = [context.Process(target=work, args=(number,)) for number in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+""",
+        method,
+    ).end(60)
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["child a", "child b", "child c"]
+
+
+def test_children_of_multiprocessing_flush_at_their_end(recorder: Recorder, run: Run) -> None:
+    status, _, err = run("""
+import multiprocessing
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+child = multiprocessing.get_context("fork").Process(target=monitor.report, args=("last words of a child",))
+child.start()
+child.join()
+""").end()
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["last words of a child"]
+
+
+GUNICORN = """
+import os, threading
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+class Shop:
+    def sell(self):
+        raise ValueError("no stock")
+shop = monitor.add_service("shop", Shop())
+def app(environ, start_response):
+    try:
+        shop.sell()
+    except ValueError:
+        pass
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_workers_of_gunicorn_tell_their_errors_and_calls(
+    recorder: Recorder, run: Run, tmp_path: Path, preload: bool
+) -> None:
+    import http.client  # noqa: PLC0415 - only here
+
+    (tmp_path / "shop_app.py").write_text(GUNICORN)
+    program = run(
+        """
+import sys
+from gunicorn.app.wsgiapp import run
+sys.argv = ["gunicorn", *sys.argv[1:]]
+run()
+""",
+        *("shop_app:app", "--workers", "2", "--bind", "127.0.0.1:0", "--chdir", str(tmp_path)),
+        *(["--preload"] if preload else []),
+        PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{Path(__file__).parents[3]}:{tmp_path}",
+        SOULFRA_SERVICE="shop",
+    )
+    assert program.process.stderr is not None
+    port = 0
+    for line in program.process.stderr:
+        if "Listening at" in line:
+            port = int(line.split("Listening at: http://127.0.0.1:")[1].split()[0])
+            break
+    pids: set[str] = set()
+    asked = 0
+    deadline = time.monotonic() + 20
+    while len(pids) < 2 or asked < 50:
+        assert time.monotonic() < deadline
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/")
+        pids.add(connection.getresponse().read().decode())
+        connection.close()
+        asked += 1
+
+    program.process.send_signal(signal.SIGTERM)
+    program.end()
+
+    recorder.wait(lambda it: it.total == asked)
+    calls = [one for body in recorder.taken for one in body.get("calls", ())]
+    assert sum(one["count"] for one in calls) == asked
+    assert sum(one["failures"] for one in calls) == asked
+    assert {str(body["sender"]["pid"]) for body in recorder.taken if body.get("events")} == pids
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_event_loop_is_not_held_up(recorder: Recorder, run: Run, loop: str) -> None:
+    status, out, err = run(
+        """
+import asyncio, sys
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+async def work(number):
+    try:
+        await asyncio.sleep(0)
+        raise ValueError("in a task")
+    except ValueError as error:
+        monitor.report(error)
+async def main():
+    print(type(asyncio.get_running_loop()).__module__.split(".")[0])
+    await asyncio.gather(*(work(number) for number in range(100)))
+if sys.argv[1] == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+""",
+        loop,
+    ).end()
+
+    assert (status, out.strip(), err) == (0, loop, "")
+    assert recorder.total == 100
+
+
+def test_an_interrupted_program_ends_as_it_would_without_us(recorder: Recorder, run: Run) -> None:
+    program = run("""
+import time
+from soulfra_monitor import ErrorMonitor
+ErrorMonitor().start().report("before")
+print("ready", flush=True)
+time.sleep(60)
+""")
+    assert program.line() == "ready"
+    recorder.wait(lambda it: it.events)
+    program.process.send_signal(signal.SIGINT)
+
+    status, _, err = program.end()
+
+    assert status == -signal.SIGINT
+    assert err.strip().endswith("KeyboardInterrupt")
+    assert messages(recorder) == ["before"]
+
+
+def test_warnings_as_errors_and_dev_mode_find_nothing(recorder: Recorder, run: Run) -> None:
+    status, _, err = run(
+        """
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor().start()
+monitor.report("x")
+monitor.flush()
+monitor.report("y")
+""",
+        PYTHONWARNINGS="error",
+        PYTHONDEVMODE="1",
+    ).end()
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["x", "y"]
+
+
+def test_importing_the_package_loads_next_to_nothing(run: Run) -> None:
+    _, out, _ = run("""
+import sys
+before = set(sys.modules)
+import soulfra_monitor
+print(sorted(set(sys.modules) - before))
+""").end()
+
+    assert out.strip() == "['soulfra_monitor']"
+
+
+def test_a_monitor_at_rest_loads_nothing_heavy(run: Run) -> None:
+    heavy = [
+        "asyncio",
+        "logging",
+        "http.client",
+        "ssl",
+        "email",
+        "concurrent.futures",
+        "multiprocessing",
+        "tempfile",
+    ]
+    _, out, _ = run(f"""
+import sys
+from soulfra_monitor import ErrorMonitor
+ErrorMonitor().start()
+print([name for name in {heavy} if name in sys.modules])
+""").end()
+
+    assert out.strip() == "[]"
+    assert sys.version_info >= (3, 11)
