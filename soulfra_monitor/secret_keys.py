@@ -1,0 +1,101 @@
+"""Which keys have a secret for a value."""
+
+import re
+from functools import lru_cache
+from itertools import pairwise
+
+KEY_LENGTH = 128
+
+SECRET_WORDS = frozenset(
+    """
+    password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token jwt bearer
+    authorization cookie cookies credential credentials creds apikey apikeys apitoken authtoken accesstoken
+    refreshtoken accesskey secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp totp
+    pin cvv cvc ssn iban requirepass masterauth pgpass
+    """.split()  # noqa: SIM905 - one a line would be seven times as long
+)
+"""A key is secret when one of its words is one of these."""
+
+SECRET_PAIRS = frozenset(
+    {
+        ("api", "key"),
+        ("api", "keys"),
+        ("access", "key"),
+        ("access", "tokens"),
+        ("account", "key"),
+        ("auth", "key"),
+        ("auth", "tokens"),
+        ("card", "number"),
+        ("connect", "sid"),
+        ("encryption", "key"),
+        ("host", "key"),
+        ("license", "key"),
+        ("master", "key"),
+        ("pass", "phrase"),
+        ("private", "key"),
+        ("refresh", "tokens"),
+        ("secret", "key"),
+        ("session", "id"),
+        ("session", "key"),
+        ("shared", "key"),
+        ("signing", "key"),
+        ("two", "factor"),
+    }
+)
+"""A key is secret when two of its words in a row are one of these."""
+
+HARMLESS_ENDINGS = frozenset(
+    """
+    count counts limit limits type name length size expiry expires expired ttl age usage used budget total
+    file path url uri endpoint policy rate cost per valid invalid missing required error errors set
+    """.split()  # noqa: SIM905 - one a line would be seven times as long
+)
+"""A key that ends so speaks about a secret and is none: ``token_count``, ``password_file``."""
+
+WEAK_WORDS = frozenset({"auth", "pass", "session", "sid", "sig", "signature", "pat"})
+"""Alone these name a secret in data; in a sentence they mean many things: ``session: closed``."""
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_STEM = re.compile(
+    r"passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)"
+    r"|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens"
+    r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie"
+    r"|session(?:id|key)|csrf|xsrf"
+)
+
+
+_HINTS = (
+    "pass", "pwd", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
+    "srf", "bearer", "basic", "session", "signature", "card", "factor", "iban", "--user", "-u", "mysql",
+    "redis-cli", "login", "identified", "cvv", "cvc",
+)  # fmt: skip
+_SHORT_HINT = re.compile(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
+
+
+def may_have_keys(text: str, lowered: str) -> bool:
+    """Say quickly whether *text* can have a secret key, or a phrase that leads to a secret."""
+    if any([hint in lowered for hint in _HINTS]):  # noqa: C419 - a list is faster
+        return True
+    return _SHORT_HINT.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def is_secret_key(key: str) -> bool:
+    """Whether a value under *key* is to be masked: by its words, or by a part of it without separators."""
+    words = words_of(key)
+    if not words or words[-1] in HARMLESS_ENDINGS:
+        return False
+    if not SECRET_WORDS.isdisjoint(words) or any(pair in SECRET_PAIRS for pair in pairwise(words)):
+        return True
+    return _STEM.search("".join(words)) is not None
+
+
+def is_weak_key(key: str) -> bool:
+    """Whether *key* names a secret if it stands in data, and something else in a sentence."""
+    words = words_of(key)
+    return bool(words) and words[-1] in WEAK_WORDS
+
+
+def words_of(key: str) -> list[str]:
+    """Split a name into its words, in lower case: ``dbPassword``, ``X-Api-Key``."""
+    return [word.lower() for word in _WORD.findall(key[:KEY_LENGTH])]

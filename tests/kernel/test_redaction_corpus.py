@@ -1,0 +1,573 @@
+# ruff: noqa: E501 - samples of logs and secrets are read best on one line
+"""Secrets of every rule in every carrier never come out, ordinary text stays, and the time stays linear."""
+
+import base64
+import dataclasses
+import json
+import logging
+import random
+import string
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soulfra_monitor.events import MESSAGE_LIMIT, TEXT_LIMIT, Event, Frame, Kind, Raised, Relation
+from soulfra_monitor.redaction import (
+    DEPTH_LIMIT,
+    FAILED,
+    FAILURES,
+    MASK,
+    WIDTH_LIMIT,
+    Personal,
+    redact,
+    redact_command,
+    redact_event,
+    redact_value,
+)
+from soulfra_monitor.secret_keys import SECRET_PAIRS, SECRET_WORDS, WEAK_WORDS, is_secret_key, may_have_keys
+from soulfra_monitor.secret_shapes import EMAIL, HOME, SHAPES, Shape
+
+LETTERS = string.ascii_letters + string.digits
+HEX = string.digits + "abcdef"
+
+
+def _some(length: int, letters: str = LETTERS) -> str:
+    """Draw a text that has a digit, so that it looks like a token."""
+    return (
+        "".join(_CHANCE.choice(letters) for _ in range(length - 2))
+        + "7x"[: 2 if "x" in letters else 1]
+        + ("" if "x" in letters else _CHANCE.choice(letters))
+    )
+
+
+_CHANCE = random.Random(4)  # the same corpus each time
+
+
+def _card() -> str:
+    digits = "4" + "".join(_CHANCE.choice(string.digits) for _ in range(14))
+    last = next(last for last in string.digits if _is_luhn(digits + last))
+    return digits + last
+
+
+def _is_luhn(digits: str) -> bool:
+    total = 0
+    for at, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + at % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _iban() -> str:
+    account = "".join(_CHANCE.choice(string.digits) for _ in range(18))
+    check = 98 - int(account + "131400") % 97  # DE00
+    return f"DE{check:02}{account}"
+
+
+# Each gives a secret that is known by itself. In pieces, so that no scanner takes them for real ones.
+BY_SHAPE: dict[str, Callable[[], str]] = {
+    "private key": lambda: (
+        "-----BEGIN RSA PRIV" + f"ATE KEY-----\n{_some(64)}\n-----END RSA PRIV" + "ATE KEY-----"
+    ),
+    "cut private key": lambda: "-----BEGIN PRIV" + f"ATE KEY-----\n{_some(64)}",
+    "jwt": lambda: "ey" + f"J{_some(20)}.{_some(30)}.{_some(40)}",
+    "aws": lambda: "AK" + "IA" + _some(16, string.ascii_uppercase + "234567"),
+    "github": lambda: "gh" + "p_" + _some(36),
+    "github fine-grained": lambda: "github" + "_pat_" + _some(60),
+    "gitlab": lambda: "gl" + "pat-" + _some(20),
+    "slack": lambda: "xo" + "xb-" + _some(30),
+    "stripe": lambda: "sk" + "_live_" + _some(24),
+    "stripe webhook": lambda: "wh" + "sec_" + _some(32),
+    "openai": lambda: "s" + "k-proj-" + _some(40),
+    "anthropic": lambda: "s" + "k-ant-api03-" + _some(40),
+    "google": lambda: "AI" + "za" + _some(35),
+    "google oauth": lambda: "GO" + "CSPX-" + _some(28),
+    "npm": lambda: "np" + "m_" + _some(36),
+    "pypi": lambda: "py" + "pi-" + _some(60),
+    "sendgrid": lambda: "S" + "G." + f"{_some(22)}.{_some(43)}",
+    "twilio": lambda: "S" + "K" + _some(32, HEX),
+    "telegram": lambda: f"{_CHANCE.randrange(10**8, 10**9)}:A" + "A" + _some(33),
+    "hugging face": lambda: "h" + "f_" + _some(34),
+    "digitalocean": lambda: "do" + "p_v1_" + _some(64, HEX),
+    "vault": lambda: "hv" + "s." + _some(24),
+    "databricks": lambda: "da" + "pi" + _some(32, HEX),
+    "shopify": lambda: "shp" + "at_" + _some(32, HEX),
+    "mailgun": lambda: "ke" + "y-" + _some(32, HEX),
+    "bearer": lambda: f"Bearer {_some(24)}",
+    "basic": lambda: "Basic " + base64.b64encode(f"bob:{_some(20)}".encode()).decode(),
+    "password in an address": lambda: f"redis://:{_some(12)}@cache:6379/0",
+    "odd password in an address": lambda: f"postgresql://bob:p/{_some(6)}@{_some(6)}#x@db:5432/shop",
+    "user in an address": lambda: f"https://{_some(32)}@sentry.example/1",
+    "signed address": lambda: f"https://files.example/x?X-Amz-Signature={_some(64, HEX)}",
+    "webhook": lambda: f"https://hooks.slack.com/services/T0/B0/{_some(24)}",
+    "key in a query": lambda: f"https://a.example/x?a=1;access_token={_some(20)};b=2",
+    "card": _card,
+    "iban": _iban,
+    "percent-encoded": lambda: "x=" + quote(f"password={_some(12)}", safe=""),
+    "base64": lambda: base64.b64encode(json.dumps({"password": _some(12)}).encode()).decode(),
+    "dsn": lambda: f"Server=db;User=sa;Password={_some(12)};Timeout=3",
+    "libpq": lambda: f"host=db user=bob password='{_some(6)} {_some(6)}' dbname=x",
+    "curl": lambda: f"curl -u bob:{_some(12)} -H 'X-Api-Key: {_some(16)}' https://a.example/",
+    "option": lambda: f"serve --db-password {_some(12)} --port 80",
+    "mysql": lambda: f"mysqldump -h db -p{_some(12)} shop",
+    "redis auth": lambda: f"command: AUTH default {_some(12)}",
+    "redis set": lambda: f"SET session:token:17 {_some(12)} EX 60",
+    "redis config": lambda: f"CONFIG SET requirepass {_some(12)}",
+    "sentence": lambda: f"the password is {_some(12)}",
+    "cookie": lambda: f"Cookie: a={_some(8)}; theme=dark; sid={_some(20)}",
+    "authorization": lambda: f"Authorization: Digest username=x, response={_some(32, HEX)}",
+    "repr": lambda: f"User(name='x', password='{_some(12)}', age=3)",
+    "secret repr": lambda: f"Settings(api_key=SecretStr('{_some(20)}'))",
+    "xml": lambda: f"<login><user>x</user><password>{_some(12)}</password></login>",
+    "insert": lambda: f"INSERT INTO users (name, password) VALUES ('x', '{_some(6)}''{_some(6)}')",
+    "update": lambda: f"UPDATE users SET password = '{_some(12)}' WHERE id = 3",
+    "alter": lambda: f"ALTER USER x WITH PASSWORD '{_some(12)}'",
+    "identified": lambda: f"CREATE USER x IDENTIFIED BY '{_some(12)}'",
+    "like": lambda: f"SELECT 1 FROM users WHERE api_key LIKE '{_some(12)}%'",
+    "pair": lambda: f"[('x-api-key', '{_some(20)}'), ('accept', '*/*')]",
+    "environment": lambda: f"PGPASSWORD={_some(12)} psql -h db",
+    "nested": lambda: '{"password": {"old": "' + _some(12) + '", "new": ["' + _some(12) + '"]}}',
+}
+
+_PLAIN = frozenset(
+    """bob x a b db user User sa Server Timeout host dbname shop cache curl serve port mysqldump command AUTH default
+    SET session token EX CONFIG requirepass the password is Cookie theme dark sid Authorization Digest username response
+    name age Settings login INSERT INTO users VALUES UPDATE WHERE id ALTER WITH PASSWORD CREATE IDENTIFIED BY SELECT
+    FROM api_key LIKE accept PGPASSWORD psql old new Bearer Basic redis postgresql https sentry example files hooks
+    slack com services access_token Signature Amz Password""".split()  # noqa: SIM905 - one a line would be a page
+)
+
+
+def _parts(secret: str) -> set[str]:
+    """Return the pieces of a sample that nobody may see: the drawn ones."""
+    words = "".join(letter if letter.isalnum() else " " for letter in secret).split()
+    return {
+        word for word in words if word not in _PLAIN and len(word) >= 6 and any(c.isdigit() for c in word)
+    }
+
+
+CARRIERS: dict[str, Callable[[str], tuple[str, Any]]] = {
+    "message": lambda secret: ("message", f"it failed: {secret}"),
+    "nested object": lambda secret: ("context", {"a": {"b": [{"note": secret}]}}),
+    "list": lambda secret: ("context", {"args": ["x", secret, 3]}),
+    "address": lambda secret: (
+        "facts",
+        {"url": f"https://a.example/?password={quote(secret, safe='')}&page=2"},
+    ),
+    "header": lambda secret: ("context", {"headers": {"Authorization": secret, "X-Other": f"a {secret}"}}),
+    "json in a string": lambda secret: ("message", json.dumps(json.dumps({"note": secret, "n": 1}))),
+    "sql": lambda secret: (
+        "message",
+        f"INSERT INTO t (a, secret) VALUES (1, '{secret.replace(chr(39), chr(39) * 2)}')",
+    ),
+    "repr": lambda secret: ("message", f"Call(user='x', api_token={secret!r})"),
+    "cause": lambda secret: ("cause", secret),
+    "note": lambda secret: ("note", secret),
+    "log arguments": lambda secret: ("message", _logged("sent %s to %r", secret, {"secret": secret})),
+    "bytes": lambda secret: ("context", {"body": secret.encode()}),
+}
+
+
+def _logged(text: str, *args: object) -> str:
+    return logging.LogRecord("x", logging.ERROR, "x.py", 1, text, args, None).getMessage()
+
+
+def _event(place: str, value: Any) -> Event:
+    event = Event(id="0" * 32, at=0.0, kind=Kind.TASK, service="shop", message="it failed")
+    if place in ("cause", "note"):
+        relation = Relation.CAUSE if place == "cause" else Relation.RAISED
+        notes = (value,) if place == "note" else ()
+        raised = (
+            Raised(type="E"),
+            Raised(type="F", message=value if not notes else "", relation=relation, notes=notes),
+        )
+        return dataclasses.replace(event, raised=raised)
+    return dataclasses.replace(event, **{place: value})
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("rule", BY_SHAPE)
+def test_no_secret_of_any_rule_comes_out_of_any_carrier(rule: str, carrier: str) -> None:
+    for _ in range(3):
+        secret = BY_SHAPE[rule]()
+        place, value = CARRIERS[carrier](secret)
+
+        shown = repr(redact_event(_event(place, value)))
+
+        assert not [part for part in _parts(secret) if part in shown], f"{secret!r} -> {shown}"
+
+
+KEYS = sorted(SECRET_WORDS) + ["_".join(pair) for pair in sorted(SECRET_PAIRS)]
+KEYS += [
+    "dbPassword",
+    "X-Auth-Token",
+    "REDIS_PASSWORD",
+    "mypasswordold",
+    "userapikey",
+    "dbpass",
+    "stripeSecretKey",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_value_under_a_secret_key_is_masked_in_every_notation(key: str) -> None:
+    secret = _some(12)
+    texts = [
+        f"{key}={secret}",
+        f"{key}: {secret}",
+        f'{{"{key}": "{secret}"}}',
+        json.dumps(json.dumps({"a": {key: secret}})),
+        json.dumps(json.dumps(json.dumps({key: f'quote" {secret}'}))),
+        f"{{'{key}': b'{secret}'}}",
+        f"{{'{key}' => '{secret}'}}",
+        f"--{key} {secret}",
+        f"--{key}={secret}",
+        f"x(a=1, {key}='a {secret}')",
+        f"/x?{key}={secret}&b=1",
+        f"a=1;{key}={secret};b=2",
+        f"{key}=a,b{secret}",
+        f"{key} = ['a', '{secret}']",
+    ]
+
+    assert [text for text in texts if secret in redact(text)] == []
+    assert redact_value({"a": [{key: secret}]}) == {"a": [{key: MASK}]}
+    assert redact_value([key, secret]) == [key, MASK]
+
+
+@pytest.mark.parametrize("key", sorted(WEAK_WORDS))
+def test_a_word_of_many_meanings_names_a_secret_in_data_only(key: str) -> None:
+    secret = _some(12)
+
+    assert secret not in redact(f"{key}={secret}")
+    assert secret not in redact(json.dumps({key: secret}))
+    assert redact_value({key: secret}) == {key: MASK}
+    assert redact(f"{key}: closed by {secret}") == f"{key}: closed by {secret}"
+    assert redact(f"{key}=3 fail=0") == f"{key}=3 fail=0"
+
+
+def test_the_quick_look_misses_no_key() -> None:
+    keys = [*SECRET_WORDS, *("".join(pair) for pair in SECRET_PAIRS), *WEAK_WORDS]
+    spelt = [form for key in keys for form in (key, key.upper(), key.title(), f"user{key.title()}Value")]
+
+    assert [key for key in spelt if is_secret_key(key) and not may_have_keys(key, key.lower())] == []
+
+
+def test_commands_are_masked_by_their_arguments() -> None:
+    secret = _some(12)
+
+    assert redact_command(["x", "--password", f"a {secret}", "-v"]) == f"x --password {MASK} -v"
+    assert redact_command(["curl", "-u", f"bob:{secret}", "http://x"]) == f"curl -u bob:{MASK} http://x"
+    assert redact_value(["AUTH", "bob", secret]) == ["AUTH", MASK, MASK]
+    assert redact_value(["SET", "session:token:1", secret]) == ["SET", f"session:token:{MASK}", MASK]
+    assert redact_value([["Authorization", secret], ["Accept", "x"]]) == [
+        ["Authorization", MASK],
+        ["Accept", "x"],
+    ]
+
+
+def _ordinary() -> Iterator[str]:
+    """Give log lines as programs of many kinds write them, with nothing secret in them."""
+    chance = random.Random(17)
+    words = [
+        "order",
+        "cart",
+        "user",
+        "page",
+        "index",
+        "cache",
+        "shard",
+        "worker",
+        "queue",
+        "image",
+        "mail",
+        "batch",
+    ]
+    hosts = ["10.1.2.3", "db-1", "cache.internal", "192.168.7.9", "node17", "api.example.org", "[::1]"]
+
+    def one() -> dict[str, Any]:
+        return {
+            "w": chance.choice(words),
+            "v": chance.choice(words),
+            "n": chance.randrange(100_000),
+            "m": chance.randrange(1, 999),
+            "h": chance.choice(hosts),
+            "x": "".join(chance.choice(HEX) for _ in range(12)),
+            "u": str(chance.randrange(10**15, 10**16 - 1)).translate(str.maketrans("23456", "11789")),
+            "t": f"2026-11-{chance.randrange(10, 29)} {chance.randrange(10, 24)}:{chance.randrange(10, 60)}:07,{chance.randrange(100, 999)}",
+            "i": f"{_uuid(chance)}",
+            "f": chance.random() * 100,
+        }
+
+    while True:
+        for style in _STYLES:
+            yield style.format(**one())
+
+
+def _uuid(chance: random.Random) -> str:
+    return "-".join("".join(chance.choice(HEX) for _ in range(length)) for length in (8, 4, 4, 4, 12))
+
+
+_STYLES = (
+    "{t} INFO shop.{w}: {v} {n} taken in {f:.1f} ms (worker={m}, queue={n})",
+    '{h} - - [24/Nov/2026:10:00:00 +0000] "GET /{w}/{n}?page={m}&sort=asc HTTP/1.1" 200 {n} "-" "Mozilla/5.0 (X11)"',
+    '{{"level": "info", "ts": {n}.{m}, "msg": "{w} done", "{v}": {n}, "host": "{h}", "request_id": "{i}"}}',
+    'level=warn ts=2026-11-24T10:00:00Z caller={w}.go:{m} msg="{v} is slow" took={f:.3f}s trace_id={x}',
+    "Nov 24 10:00:00 {h} sshd[{n}]: Accepted publickey for deploy from {h} port {n} ssh2: ED25519 SHA256:{x}{x}",
+    "Nov 24 10:00:00 {h} sshd[{n}]: Failed password for invalid user admin from {h} port {n} ssh2",
+    "Nov 24 10:00:00 {h} systemd[1]: {w}.service: Main process exited, code=exited, status={m}/FAILURE",
+    "[{t}] [error] [client {h}] File does not exist: /var/www/html/{w}/{n}.png",
+    "E1124 10:00:00.123456 {n} {w}_controller.go:{m}] Failed to sync {v} {i}: context deadline exceeded",
+    "Traceback (most recent call last):",
+    '  File "/srv/{w}/{v}.py", line {m}, in handle_{w}',
+    "KeyError: '{w}_{n}'",
+    "ValueError: invalid literal for int() with base 10: '{w}'",
+    'java.lang.NullPointerException: Cannot invoke "{w}.get()" because "this.{v}" is null',
+    "\tat org.example.{w}.{v}Service.handle({w}Service.java:{m})",
+    "    at processTicksAndRejections (node:internal/process/task_queues:{m}:5)",
+    "npm WARN deprecated {w}@1.{m}.0: this package is no longer maintained",
+    "081109 203615 {m} INFO dfs.DataNode$PacketResponder: PacketResponder 1 for block blk_{u} terminating",
+    "kernel: [{n}.{m}] usb 1-1: new high-speed USB device number {m} using xhci_hcd",
+    "redis: {n}:M 24 Nov 2026 10:00:00.123 * Background saving started by pid {n}",
+    "postgres[{n}]: LOG:  duration: {f:.3f} ms  statement: SELECT {w}, {v} FROM {w}s WHERE id = {n} LIMIT {m}",
+    "UPDATE {w}s SET {v} = '{w}' WHERE id = {n}",
+    "INSERT INTO {w}s (id, {v}) VALUES ({n}, '{w}')",
+    "nginx: 2026/11/24 10:00:00 [error] {n}#0: *{m} connect() failed (111: Connection refused) while connecting to upstream",
+    "celery: Task shop.tasks.{w}[{i}] succeeded in {f:.4f}s: {{'{v}': {n}}}",
+    "max_tokens={n} prompt_tokens={m} completion_tokens={m} model=small cost={f:.4f}",
+    "the token bucket of {h} is empty; retry after {m} s",
+    "SyntaxError: Unexpected token '<' in JSON at position {m}",
+    "authentication failed for {w} from {h}: account is locked",
+    "session: {w} closed after {m} s; sessions open: {m}",
+    "primary key ({w}_id)={n} already exists; key: {v}, partition key {m}",
+    "connect to redis://{h}:6379/0 failed: timed out after {f:.1f} s",
+    "GET https://api.example.org/v1/{w}s/{n}/{v}?limit={m}&offset={n} -> 503 in {f:.0f} ms",
+    "author: {w}; keyboard: de; monkey: {v}; tokenizer: bpe",
+    "commit {x}{x}{x}abcd by deploy: fix {w} of {v}",
+    "sha256:{x}{x}{x}{x}{x}abcd pulled in {f:.1f}s",
+    "docker run -u 1000:1000 -p 8080:80 -v /srv/{w}:/data {w}:1.{m}",
+    "ps -u root -o pid,rss; mysql -u root -h {h} -P 3306 shop",
+    "test_{w}.py::test_{v} PASSED [{m}%]  pass=12 fail=0 skip=3",
+    "cookie consent shown to {w}; basic plan; bearer of news",
+    "password reset mail sent for account {n}",
+    "password: None, secret: null, token: ''",
+    "ERROR: column {w}.password_file does not exist at character {m}",
+    "event id={n} uuid={i} order=ORD-{n}-{m} sku={w}-{m}-XL phone ext {m}",
+    "batch at 1732456789{m}123456 ns offset {u} lag {n}",
+    "temperature {f:.2f} C, load 0.{m}, 5 min {f:.1f}; MemTotal: {n} kB",
+    "C:\\Program Files\\{w}\\{v}.exe exited with 0x{x}",
+    "<{w}><{v}>{n}</{v}><name>{w}</name></{w}>",
+    "http: TLS handshake error from {h}:{n}: EOF",
+    '[{t}] production.ERROR: {w} {{"userId":{n},"exception":"[object] (RuntimeException(code: 0)"}}',
+)
+
+
+def test_less_than_one_ordinary_line_in_a_hundred_changes() -> None:
+    lines = _ordinary()
+    told = [next(lines) for _ in range(5000)]
+
+    changed = [line for line in told if redact(line) != line]
+
+    assert len(changed) < len(told) / 100, changed[:10]
+
+
+def test_every_style_of_ordinary_line_stays_as_it_is() -> None:
+    lines = _ordinary()
+
+    for line in (next(lines) for _ in range(len(_STYLES))):
+        assert redact(line) == line
+
+
+_TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=15,
+)
+_SAMPLES = st.sampled_from([make() for make in BY_SHAPE.values()])
+
+
+def _planted(value: Any, secret: str, at: random.Random) -> Any:
+    if isinstance(value, dict):
+        return {key: _planted(item, secret, at) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_planted(item, secret, at) for item in value]
+    if isinstance(value, str) and at.random() < 0.7:
+        return f"{value} {secret}"
+    return value
+
+
+def _shape_of(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [_shape_of(item) for item in value.values()]
+    return [_shape_of(item) for item in value] if isinstance(value, list) else ""
+
+
+@given(tree=_TREES, sample=_SAMPLES, at=st.randoms(use_true_random=False))
+def test_planted_secrets_never_come_out_and_masking_again_changes_nothing(
+    tree: Any, sample: str, at: random.Random
+) -> None:
+    event = _event("context", {"root": _planted(tree, sample, at)})
+
+    clean = redact_event(event)
+
+    assert not [part for part in _parts(sample) if part in repr(clean)]
+    assert redact_event(clean) == clean
+
+
+@given(_TREES)
+def test_the_form_of_a_value_stays(tree: Any) -> None:
+    if not any(is_secret_key(key) for key in _keys(tree)):
+        assert json.dumps(redact_value(tree)).count("[") >= 0
+        assert _depth(redact_value(tree)) <= _depth(tree)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(item)
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def test_numbers_and_names_of_an_event_stay() -> None:
+    frame = Frame(module="shop.orders", function="take", file="/srv/shop/orders.py", line=3)
+    event = _event("facts", {"errno": 13, "path": "/srv/out", "peer": "10.0.0.7:6379", "seconds": 2.5})
+    event = dataclasses.replace(event, raised=(Raised(type="E", message="no", frames=(frame,)),))
+
+    assert redact_event(event) == event
+
+
+def test_texts_are_cut_after_they_are_masked() -> None:
+    secret = _some(30)
+    event = _event("message", "x" * (MESSAGE_LIMIT - 30) + f" redis://bob:{secret}@cache")
+    event = dataclasses.replace(
+        event, context={"a": "y" * (TEXT_LIMIT - 30) + f" redis://bob:{secret}@cache"}
+    )
+
+    clean = redact_event(event)
+
+    assert secret[:6] not in clean.message + clean.context["a"]
+    assert len(clean.message) <= MESSAGE_LIMIT
+    assert len(clean.context["a"]) <= TEXT_LIMIT
+
+
+def test_what_is_personal_is_masked_when_asked_for() -> None:
+    text = "bob.x@example.org from 8.8.8.8 and 2001:4860:4860::8888, 10.0.0.1, 127.0.0.1, ::1 in /home/bob/x"
+
+    assert redact(text) == text
+    assert redact(text, also=frozenset(Personal)) == (
+        f"{MASK}@{MASK} from {MASK} and {MASK}, 10.0.0.1, 127.0.0.1, ::1 in /home/{MASK}/x"
+    )
+    assert "bob" not in redact_event(_event("message", "mail to bob.x@example.org")).message
+
+
+class _Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_a_failure_of_our_own_hides_the_text_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = FAILURES["RuntimeError"]
+
+    def fail(*_: object, **__: object) -> str:
+        raise RuntimeError
+
+    assert redact_value({"a": _Hostile(), "b": 1}) == {"a": FAILED, "b": 1}
+    monkeypatch.setattr("soulfra_monitor.redaction._redacted", fail)
+    assert redact("x") == FAILED
+    assert FAILURES["RuntimeError"] == before + 2
+
+
+def test_what_is_too_deep_or_too_wide_is_masked() -> None:
+    deep: Any = "hunter2"
+    for _ in range(DEPTH_LIMIT + 5):
+        deep = [deep]
+
+    assert "hunter2" not in repr(redact_value(deep))
+    assert redact_value(["a"] * (WIDTH_LIMIT + 9))[-1] == MASK
+    assert len(redact_value({str(number): 1 for number in range(WIDTH_LIMIT + 9)})) == WIDTH_LIMIT + 1
+
+
+def test_a_value_that_contains_itself_many_times_ends() -> None:
+    value: list[Any] = []
+    value += [value] * 20
+    began = time.process_time()
+
+    redact_value(value)
+
+    assert time.process_time() - began < 5.0
+
+
+def _bait(shape: Shape) -> list[str]:
+    """Return beginnings that a pattern goes into and does not come out of."""
+    hints = [
+        hint.upper() if shape.name.startswith(("private", "password of")) else hint for hint in shape.hints
+    ]
+    common = [
+        "a",
+        "1",
+        "A1",
+        "4111 ",
+        "DE12",
+        "://",
+        "a:",
+        "@",
+        "a@",
+        "-",
+        " ",
+        "'",
+        '"',
+        "\\",
+        "eyJ",
+        "(",
+        "insert into t (",
+    ]
+    return [*hints, *(f"{hint}a" for hint in hints), *(f"{hint} " for hint in hints), *common]
+
+
+def _seconds(pattern: Callable[[str], object], text: str) -> float:
+    best = float("inf")
+    for _ in range(3):
+        began = time.process_time()
+        pattern(text)
+        best = min(best, time.process_time() - began)
+    return best
+
+
+def _assert_linear(work: Callable[[str], object], piece: str) -> None:
+    """Four times the text may take four times as long, and some; measured again while in doubt."""
+    length = 20_000
+    ratios = []
+    for _ in range(4):
+        short = _seconds(work, piece * (length // len(piece)))
+        long = _seconds(work, piece * (4 * length // len(piece)))
+        ratios.append(long / max(short, 0.002))
+        if ratios[-1] < 8:
+            return
+    raise AssertionError(f"{piece!r}: {ratios}")  # quadratic is 16
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, EMAIL, HOME], ids=lambda shape: f"{shape.name} {shape.hints[:1]}")
+def test_the_time_of_each_rule_grows_no_faster_than_the_text(shape: Shape) -> None:
+    for piece in _bait(shape):
+        _assert_linear(lambda text: shape.pattern.sub(shape.replacement, text), piece)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "password=", "password='", 'password="', 'password=\\"', "password=(", "password=[{", "password=a,", "a=", "a.",
+        "--password ", "-a ", "'token', ", "('token', '", "token LIKE ", "<password>", "<a ", "insert into t (password) values (",
+        "SET token ", "AUTH ", "%3D", "a%3Da", "QUFB", "cGFzc3dvcmQ9eHh4", "password=a'", 'cookie: a="', "key is ",
+        "password for x: ", "pass=", "\\", '\\\\\\"',
+    ],
+)  # fmt: skip
+def test_the_time_of_all_of_it_grows_no_faster_than_the_text(piece: str) -> None:
+    _assert_linear(redact, piece)
