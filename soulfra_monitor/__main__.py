@@ -47,7 +47,7 @@ def _watch(arguments: list[str], variables: dict[str, str]) -> int:
         return _refuse(f"{arguments[0]} is no option")
     from soulfra_monitor import parent  # noqa: PLC0415 - what is not needed is not loaded
 
-    parent.run(kind, arguments, variables)
+    return parent.run(kind, arguments, variables)
 
 
 def _list(paths: list[str]) -> int:

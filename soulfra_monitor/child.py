@@ -1,9 +1,9 @@
 """The process of a watched program: switches the hooks on, and becomes what ``python PROGRAM`` would be.
 
 Started by ``parent`` as ``python [OPTIONS] .../child.py KIND TARGET ARGUMENTS``. What differs from the plain
-program: the lowest frames of the main thread's stack are ours (``traceback.print_stack``; an uncaught error's
-traceback comes without them), and ``sys.flags`` and the command line in the process list are those of this
-start.
+program: the lowest three frames of the main thread's stack are ours, so that ``traceback.print_stack`` shows
+them and a recursion has that much less room (an uncaught error's traceback comes without them); and the
+process list shows how it was started.
 """
 
 import builtins
@@ -13,6 +13,9 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+_OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def main(kind: str, target: str, arguments: list[str]) -> None:
@@ -28,7 +31,10 @@ def main(kind: str, target: str, arguments: list[str]) -> None:
     except BaseException as error:  # noqa: BLE001 - whatever ends a program
         if record is not None and not isinstance(error, KeyboardInterrupt):
             record.note("told")
-        _end(error)
+        uncaught = error
+    else:
+        return
+    _end(uncaught)  # outside of the handler: what a hook raises there has no context of ours
 
 
 def _take_place(kind: str, target: str, arguments: list[str]) -> None:
@@ -71,7 +77,8 @@ def _watch(kind: str, target: str) -> Any:
     else:
         return record
     finally:
-        sys.path.remove(ROOT)
+        if sys.path[-1:] == [ROOT]:
+            sys.path.pop()
         sys.argv[0] = name
 
 
@@ -97,9 +104,9 @@ def _run_script(target: str) -> None:
         return
     from importlib.machinery import SourceFileLoader, SourcelessFileLoader  # noqa: PLC0415 - not for -c and -m
 
-    path = target if os.path.isabs(target) else os.path.join(os.getcwd(), target.removeprefix("./"))
+    path = os.path.join(os.getcwd(), target)
     if _is_importable(target):
-        _run_container(target)
+        _run_container(path)
         return
     loader: Any = SourcelessFileLoader if target.endswith(".pyc") else SourceFileLoader
     names = _fresh_main(__loader__=loader("__main__", path), __file__=path)
@@ -135,12 +142,12 @@ def _is_importable(target: str) -> bool:
     return True
 
 
-def _run_container(target: str) -> None:
+def _run_container(path: str) -> None:
     import runpy  # noqa: PLC0415 - only here and for modules
 
     if not sys.flags.safe_path:
         sys.path.pop(0)
-    sys.path.insert(0, target)
+    sys.path.insert(0, path)
     _fresh_main()
     runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined] # noqa: SLF001
 
@@ -187,10 +194,7 @@ def _where(traceback: TracebackType | None) -> str:
 
 def _end(error: BaseException) -> NoReturn:
     """End as Python does of an uncaught error, with the traceback that it would have."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
-        traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    traceback = error.__traceback__ = _without_ours(error.__traceback__)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback
     if sys.version_info >= (3, 12):
         sys.last_exc = error
@@ -206,9 +210,17 @@ def _end(error: BaseException) -> NoReturn:
     sys.exit(1)
 
 
+def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first frame on that is the program's."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename.startswith(_OWN):
+        traceback = traceback.tb_next
+    return traceback
+
+
 def _say_both(another: BaseException, error: BaseException) -> None:
+    another.__traceback__ = _without_ours(another.__traceback__)
     sys.stderr.write("Error in sys.excepthook:\n")
-    sys.__excepthook__(type(another), another, another.__traceback__ and another.__traceback__.tb_next)
+    sys.__excepthook__(type(another), another, another.__traceback__)
     sys.stderr.write("\nOriginal exception was:\n")
     sys.__excepthook__(type(error), error, error.__traceback__)
 

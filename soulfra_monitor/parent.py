@@ -31,8 +31,8 @@ _FROM_TERMINAL = {
 _NOT_FOUND = 127
 
 
-def run(kind: str, arguments: list[str], variables: dict[str, str]) -> "NoReturn":
-    """Run the program to its end, and end in the same way."""
+def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
+    """Run the program to its end, and end in the same way: does not come back."""
     os.environ.update(variables)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     parent, pid = os.getpid(), os.fork()

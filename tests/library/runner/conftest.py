@@ -1,4 +1,4 @@
-"""Programs run plainly and under ``python -m soulfra_monitor``, and a remediator that keeps what it is sent."""
+"""Programs run plainly and watched, and a remediator that keeps what it is sent."""
 
 import gzip
 import json
