@@ -3,7 +3,7 @@
 Every complaint about a configuration names its place; this module knows the places.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -112,7 +112,7 @@ def check_depth(text: str | bytes, *, aliases: bool = True) -> None:
     Also, if told so, when there are *aliases*: a few bytes of them can be billions of values.
     """
     depth = 0
-    for event in yaml.parse(text, Loader=LOADER):
+    for event in _events(text):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -122,8 +122,21 @@ def check_depth(text: str | bytes, *, aliases: bool = True) -> None:
                 problem="has an alias", problem_mark=cast("yaml.Mark", event.start_mark)
             )
         if depth > DEPTH_LIMIT:
-            problem = f"is nested more than {DEPTH_LIMIT} levels deep"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=cast("yaml.Mark", event.start_mark))
+            raise _too_deep(cast("yaml.Mark", event.start_mark))
+
+
+def _events(text: str | bytes) -> Iterator[yaml.Event]:
+    """Read the events of *text*; newer versions of libyaml have a limit too, and reach it looking ahead."""
+    try:
+        yield from yaml.parse(text, Loader=LOADER)
+    except yaml.MarkedYAMLError as error:
+        if "maximum nesting depth" not in (error.problem or ""):
+            raise
+        raise _too_deep(error.problem_mark) from error
+
+
+def _too_deep(mark: yaml.Mark | None) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=f"is nested more than {DEPTH_LIMIT} levels deep", problem_mark=mark)
 
 
 def _count(node: yaml.Node, known: dict[int, int | None], file: Path) -> int:
