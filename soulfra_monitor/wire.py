@@ -335,7 +335,7 @@ def _facts(read: _Reader) -> dict[str, str | int | float]:
 
 def _raised(read: _Reader) -> Raised:
     return Raised(
-        type=read.name("type"),
+        type=read.text("type"),
         message=read.text("message", READ_LIMIT),
         relation=read.choice("relation", Relation, Relation.RAISED),
         frames=read.several("frames", _frame, FRAMES_LIMIT),

@@ -361,3 +361,9 @@ def test_a_huge_body_is_read_in_bounded_time(body: dict[str, Any]) -> None:
     read_body(body, now=NOW)
 
     assert time.process_time() - began < 2.0  # ten times and more what it takes
+
+
+def test_a_stack_that_no_exception_stands_for_has_no_type() -> None:
+    event = read_event(_event(raised=[{"type": "", "frames": [{"function": "f"}]}]), now=NOW)
+
+    assert event.raised == (Raised(type="", frames=(Frame(function="f"),)),)
