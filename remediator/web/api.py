@@ -8,6 +8,7 @@ from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from remediator import report
+from remediator.fixes import suggested
 from remediator.run import Outcome, Trigger
 from remediator.signals import ErrorState
 from remediator.store import ErrorQuery, RunQuery
@@ -88,11 +89,12 @@ def error(error_id: str) -> ResponseReturnValue:
     if found is None:
         raise denied(HTTPStatus.NOT_FOUND, f"there is no error {error_id}")
     runs = store.find_runs(RunQuery(error_id=error_id, limit=_PAGE_LIMIT))
+    members = store.membership(error_id)
     detail = report.error_detail(
         found,
-        store.membership(error_id),
+        members,
         observations=store.sight(error_id),
-        fix=None,
+        fix=suggested(found, members),
         past=store.past_runs(found),
     )
     return jsonify(
