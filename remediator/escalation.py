@@ -34,10 +34,8 @@ def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *,
         change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
 
 
-def _evidence(tools: Tools, error: Error, kind: str) -> dict[str, Any]:
+def _evidence(tools: Tools, error: Error) -> dict[str, Any]:
     """Take what a person needs, where no run has taken it."""
-    if kind != "escalation":
-        return {}
     samples = [member.detail for member in tools.store.membership(error.id) if member.detail]
     found: dict[str, Any] = {"event": samples[0]} if samples else {}
     sight = tools.store.sight(error.id)
@@ -61,7 +59,7 @@ def notify(
         problem=error.problem,
         error_id=error.id,
         run_id=last.id if last else None,
-        evidence=last.evidence if last else _evidence(tools, error, kind),
+        evidence=last.evidence if last else _evidence(tools, error),
         kind=kind,
     )
     results = tools.notifier.escalate(playbook.escalate.notify if playbook else ("people",), notification)

@@ -15,8 +15,8 @@ from soulfra_monitor.problems import Problem, Severity
 
 Admit = Callable[[Signal, Error | None, Status | None, str], Admission]
 
-SENDERS_KEPT = 7 * 86400.0
-"""Seconds for which the last batch of a process is remembered."""
+SENDERS_KEPT = 8 * 86400.0
+"""Seconds for which the last batch of a process is remembered: longer than senders keep what is not taken."""
 
 SINGLES_KEPT = 3600.0
 """Seconds for which the ids of single events are remembered."""

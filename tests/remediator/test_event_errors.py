@@ -324,6 +324,7 @@ def test_a_service_that_still_answers_is_restarted_when_a_person_says_yes(
     until(lambda: shipped.error().held_reason == "approval_pending")
     until(lambda: shipped.notifier.told)
     assert (shipped.notifier.told[0].kind, shipped.done) == ("approval", [])
+    assert shipped.notifier.told[0].evidence["event"]["reasons"] == ["A task died."]
 
     shipped.engine.answer_approval(shipped.error().id, approve=True, by="somebody")
 
