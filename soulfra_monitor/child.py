@@ -163,6 +163,10 @@ def _run_code(target: str) -> None:
     from importlib.machinery import BuiltinImporter  # noqa: PLC0415 - as above
 
     names = _fresh_main(__loader__=BuiltinImporter)
+    if sys.version_info >= (3, 13):  # from then on tracebacks show lines of -c
+        import linecache  # noqa: PLC0415 - as above
+
+        linecache.cache["<string>"] = (len(target), None, target.splitlines(keepends=True), "<string>")
     exec(compile(target + "\n", "<string>", "exec", dont_inherit=True), names)  # noqa: S102 - the program
 
 

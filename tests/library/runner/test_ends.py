@@ -181,9 +181,9 @@ def test_each_signal_arrives_once(start: Start, program: Callable[..., Path]) ->
     process = start(
         str(
             program("""
-                import signal, sys
+                import os, signal, sys
                 def show(number, frame):
-                    print(signal.Signals(number).name, flush=True)
+                    os.write(1, f"{signal.Signals(number).name}\n".encode())
                 for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGWINCH", "SIGUSR2"):
                     signal.signal(signal.Signals[name], show)
                 print("ready", flush=True)
