@@ -7,6 +7,7 @@ from types import FrameType
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact
 from soulfra_monitor.hooks.patch import Outlet
+from soulfra_monitor.hooks.stacks import here
 
 FAILED_FROM = 500
 TOO_MANY = 429
@@ -31,7 +32,7 @@ class Asked:
 
     def failed(self, outlet: Outlet, error: BaseException) -> None:
         """Tell that no answer came."""
-        outlet.raised(Kind.HTTP, error, facts=self._facts())
+        outlet.raised(Kind.HTTP, error, facts=self._facts(), context={"at": here()})
 
     def answered(self, outlet: Outlet, status: int, frame: FrameType | None) -> None:
         """Tell of an answer that means failure; *frame* is who asked."""
@@ -41,7 +42,8 @@ class Asked:
 
     def refused(self, outlet: Outlet, error: BaseException, status: int) -> None:
         """Tell of such an answer that the library has made an exception of."""
-        outlet.raised(Kind.HTTP_STATUS, error, facts={**self._facts(), "status": status})
+        facts = {**self._facts(), "status": status}
+        outlet.raised(Kind.HTTP_STATUS, error, facts=facts, context={"at": here()})
 
     def _facts(self) -> Mapping[str, Fact]:
         url, peer = bare(str(self._url))

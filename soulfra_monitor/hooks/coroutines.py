@@ -18,7 +18,7 @@ def install(reporter: Reporter) -> Undo:
     patches = Patches(reporter, "coroutines")
 
     def make(warn: Any) -> Any:
-        stock = getattr(warn, "__module__", "") == "warnings"
+        stock = getattr(warn, "__module__", "") in ("warnings", "_py_warnings")
 
         def _warn_unawaited_coroutine(coroutine: Any) -> None:
             patches.safely(_tell, patches, coroutine, sys._getframe(1))  # noqa: SLF001 - where it was dropped

@@ -5,14 +5,14 @@ of DB-API (PEP 249). So the classes are changed, not the calls: an exception is 
 catches it, and a query that succeeds costs nothing.
 """
 
-import sys
 from collections.abc import Callable
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import here
 
 _DB_API = ("OperationalError", "InterfaceError")
 
@@ -87,7 +87,7 @@ def _made(
     patches: Patches, error: BaseException, driver: str, tells: Callable[[BaseException], bool]
 ) -> None:
     if tells(error):
-        context = {"driver": driver, "at": _at(sys._getframe(2), driver)}  # noqa: SLF001 - it has no traceback yet
+        context = {"driver": driver, "at": here()}  # it has no traceback yet
         patches.outlet.raised(Kind.DATABASE, error, context=context)
 
 
@@ -100,16 +100,6 @@ def _of_the_file(error: BaseException) -> bool:
     return any(word in said for word in OF_THE_FILE)
 
 
-def _at(frame: FrameType | None, driver: str) -> str:
-    """Return the innermost place outside of the driver."""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module not in (driver, "soulfra_monitor"):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-        frame = frame.f_back
-    return ""
-
-
 def _fit_asyncpg(patches: Patches, owner: Any, name: str) -> None:
     """See to what asyncpg hands on as the system raised it: refused connections and its own timeouts."""
 
@@ -118,7 +108,7 @@ def _fit_asyncpg(patches: Patches, owner: Any, name: str) -> None:
             try:
                 return await function(*args, **kwargs)
             except OSError as error:  # TimeoutError is one
-                patches.outlet.raised(Kind.DATABASE, error, context={"driver": "asyncpg"})
+                patches.outlet.raised(Kind.DATABASE, error, context={"driver": "asyncpg", "at": here()})
                 raise
 
         return watched

@@ -15,6 +15,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import here
 
 REFUSALS = frozenset(
     (
@@ -50,7 +51,7 @@ def _tell(patches: Patches, error: OSError) -> None:
     facts: dict[str, str | int | float] = {"errno": error.errno}
     if isinstance(error.filename, str | bytes | os.PathLike):
         facts["path"] = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - resolve() follows links
-    patches.outlet.raised(Kind.FILE, error, facts=facts)
+    patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": here()})
 
 
 class Opener:

@@ -28,7 +28,8 @@ def install(reporter: Reporter) -> Undo:
     """Report an error that is not asked for within the grace time, or before its future is gone.
 
     ``result()`` and ``exception()`` ask, and so do ``asyncio.wrap_future`` and ``run_in_executor``; callbacks
-    ask if they call one of these. A pool that broke is reported at once, whoever asks.
+    ask if they call one of these. Who cancels a future wants to know nothing of it. A pool that broke is
+    reported at once, whoever asks.
     """
     patches = Patches(reporter, "futures")
     patches.on_import("concurrent.futures._base", lambda module: _fit(patches, module))
@@ -78,15 +79,27 @@ def _fit(patches: Patches, module: ModuleType) -> None:
         def replaced(self: Any, timeout: float | None = None) -> BaseException | None:
             error: BaseException | None = exception(self, timeout)
             if error is not None:
-                mark = vars(self).get(MARK)
-                if mark is not None:
-                    mark.read = True
+                _read(self)
             return error
+
+        return replaced
+
+    def make_cancel(cancel: Any) -> Any:
+        def replaced(self: Any) -> bool:
+            _read(self)  # as ``map`` does with what is left after the first error
+            return bool(cancel(self))
 
         return replaced
 
     patches.wrap(module.Future, "set_exception", make_set)
     patches.wrap(module.Future, "exception", make_get)
+    patches.wrap(module.Future, "cancel", make_cancel)
+
+
+def _read(future: Any) -> None:
+    mark = vars(future).get(MARK)
+    if mark is not None:
+        mark.read = True
 
 
 def _mark(patches: Patches, future: Any, error: BaseException | None) -> _Mark | None:

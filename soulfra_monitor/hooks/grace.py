@@ -35,7 +35,7 @@ def later(look: Look, seconds: float = GRACE) -> None:
         return
     if not _settles:
         _settles = True
-        atexit.register(settle)
+        _settle_at_the_end()
     _waiting.append((time.monotonic() + seconds, look))
     _start()
 
@@ -48,6 +48,13 @@ def settle() -> None:
         except IndexError:  # the thread has taken it meanwhile
             return
         look()
+
+
+def _settle_at_the_end() -> None:
+    atexit.register(settle)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:  # its children do not run what atexit knows
+        util.Finalize(None, settle, exitpriority=0)
 
 
 def _start() -> None:
@@ -81,8 +88,9 @@ def _round(now: float) -> None:
 
 def _forget() -> None:
     """Leave what waits to the parent, whose it is, as is the thread."""
-    global _at_work  # noqa: PLW0603 - a lock held at the fork stays held
+    global _at_work, _settles  # noqa: PLW0603 - a lock held at the fork stays held
     _waiting.clear()
+    _settles = False
     _at_work = threading.Lock()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import here
 
 METHODS: dict[str, tuple[tuple[str, str], ...]] = {
     "redis.client": (
@@ -54,7 +55,9 @@ def _fit(patches: Patches, module: ModuleType) -> None:
     def failed(client: Any, began: float, error: BaseException) -> None:
         facts: dict[str, Fact] = {"seconds": round(time.monotonic() - began, 3)}
         peer = _peer(client)
-        patches.outlet.raised(Kind.REDIS, error, facts={**facts, "peer": peer} if peer else facts)
+        if peer:
+            facts["peer"] = peer
+        patches.outlet.raised(Kind.REDIS, error, facts=facts, context={"at": here()})
 
     def make(function: Any) -> Any:
         def command(self: Any, *args: Any, **options: Any) -> Any:

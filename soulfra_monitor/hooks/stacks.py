@@ -1,10 +1,17 @@
-"""What frames hold."""
+"""What frames hold, and whose they are."""
 
+import os
+import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 ITEMS_LIMIT = 10_000
 """Items of a container that are looked through; a larger one counts as not holding anything."""
+
+_PYTHON = str(Path(os.__file__).parent) + os.sep
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def holds(frame: FrameType, wanted: object) -> bool:
@@ -19,3 +26,20 @@ def _has(container: Any, wanted: object) -> bool:
     if type(container) is dict:
         items += list(container.values())
     return any(item is wanted for item in items)
+
+
+def at(frame: FrameType | None) -> str:
+    """Return the innermost place of the program's own code, or the outermost of all."""
+    place = ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
+        if not file.startswith((_PYTHON, _OURS, "<frozen")) and not any(part in file for part in _INSTALLED):
+            return place
+        frame = frame.f_back
+    return place
+
+
+def here(depth: int = 1) -> str:
+    """Return ``at`` of who called, *depth* frames up."""
+    return at(sys._getframe(depth))  # noqa: SLF001 - nothing else knows

@@ -12,6 +12,9 @@ from soulfra_monitor.hooks.patch import Patches
 OURS: tuple[str, None, type[Warning], None, int] = ("always", None, ResourceWarning, None, 0)
 """Our filter. It stands right before the one that drops ResourceWarning, so that all others win as before."""
 
+STOCK = ("warnings", "_py_warnings")
+"""Modules of the functions that Python itself shows warnings with."""
+
 
 def install(reporter: Reporter) -> Undo:
     """Report each ResourceWarning but those of child processes. What was not printed before is not printed.
@@ -23,14 +26,12 @@ def install(reporter: Reporter) -> Undo:
     ours = (*OURS,)  # an object of its own: known by identity
     _insert(ours)
     patches.later(lambda: _remove(ours))
-    shows = getattr(warnings, "_showwarnmsg_impl", None)
 
     def make(show: Any) -> Any:
         def _showwarnmsg(message: Any) -> None:
             if issubclass(message.category, ResourceWarning):
                 silent = patches.safely(_was_dropped, str(message.message), ours)
-                recorded = getattr(warnings, "_showwarnmsg_impl", None) is not shows
-                if not recorded:
+                if not _recorded():
                     patches.safely(_tell, patches, message, sys._getframe(1))  # noqa: SLF001 - where it died
                 if silent:
                     return
@@ -40,6 +41,12 @@ def install(reporter: Reporter) -> Undo:
 
     patches.wrap(warnings, "_showwarnmsg", make)
     return patches.undo
+
+
+def _recorded() -> bool:
+    """Whether warnings go into a list of the program's."""
+    shows = getattr(warnings, "_showwarnmsg_impl", None)
+    return getattr(shows, "__module__", "") not in STOCK
 
 
 def _tell(patches: Patches, message: Any, frame: Any) -> None:

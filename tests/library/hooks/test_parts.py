@@ -1,0 +1,455 @@
+"""What hooks are built of: late patches, undoing, looks after a grace time, values that are thrown away."""
+
+import asyncio
+import builtins
+import concurrent.futures
+import gc
+import http.client
+import importlib
+import inspect
+import io
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+import redis
+import uvloop
+
+from soulfra_monitor.events import Kind
+from soulfra_monitor.hooks import futures, grace, stacks
+from soulfra_monitor.hooks.answers import bare
+from soulfra_monitor.hooks.exits import failed, program_of
+from soulfra_monitor.hooks.late import when_imported
+from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.table import HOOKS
+from soulfra_monitor.hooks.unused import thrown_away
+
+Recorder = Any
+Install = Callable[..., None]
+Program = Callable[..., Any]
+Until = Callable[..., object]
+
+ALL = tuple(name for name in HOOKS if name != "swallowed")
+
+
+class Deaf:
+    """A reporter that keeps nothing."""
+
+    def raised(self, kind: Kind, error: BaseException, **_: Any) -> None:
+        pass
+
+    def noted(self, kind: Kind, message: str, **_: Any) -> None:
+        pass
+
+    def broke(self, place: str, error: BaseException) -> None:
+        raise AssertionError(place) from error
+
+
+# -- late --
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "late_package").mkdir()
+    (tmp_path / "late_package" / "__init__.py").write_text("from late_package import inner\nready = True\n")
+    (tmp_path / "late_package" / "inner.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "late_package", raising=False)
+    monkeypatch.delitem(sys.modules, "late_package.inner", raising=False)
+    return "late_package"
+
+
+def test_a_module_is_told_when_it_is_complete(package: str) -> None:
+    told: list[ModuleType] = []
+    undo = when_imported(package, told.append)
+    assert told == []
+
+    module = importlib.import_module(package)
+
+    assert told == [module]
+    assert module.ready
+    undo()
+
+
+def test_an_inner_module_is_told_before_who_imports_it_goes_on(package: str) -> None:
+    def change(module: ModuleType) -> None:
+        module.value = 2  # type: ignore[attr-defined]
+
+    undo = when_imported(f"{package}.inner", change)
+    module = importlib.import_module(package)
+
+    assert module.inner.value == 2
+    undo()
+
+
+def test_a_module_that_is_there_is_told_at_once() -> None:
+    told: list[ModuleType] = []
+
+    undo = when_imported("json", told.append)
+
+    assert told == [sys.modules["json"]]
+    undo()
+
+
+def test_the_loader_looks_as_without_us(package: str) -> None:
+    undo = when_imported(package, lambda _: None)
+
+    module = importlib.import_module(package)
+
+    assert type(module.__loader__).__name__ == "SourceFileLoader"
+    assert "exec_module" not in vars(module.__loader__)
+    undo()
+
+
+def test_nothing_is_left_in_the_way_of_imports_after_the_undo(package: str) -> None:
+    before = list(sys.meta_path)
+    told: list[ModuleType] = []
+
+    when_imported(package, told.append)()
+    importlib.import_module(package)
+
+    assert told == []
+    assert sys.meta_path == before
+
+
+# -- undoing --
+
+
+def watched_attributes() -> dict[str, Any]:
+    """Return everything that hooks replace."""
+    pairs: list[tuple[Any, str]] = [
+        (sys, "excepthook"),
+        (sys, "unraisablehook"),
+        (threading, "excepthook"),
+        (warnings, "_showwarnmsg"),
+        (warnings, "_warn_unawaited_coroutine"),
+        (logging.Logger, "callHandlers"),
+        (traceback, "print_exception"),
+        (concurrent.futures.Future, "set_exception"),
+        (concurrent.futures.Future, "exception"),
+        (concurrent.futures.Future, "cancel"),
+        (asyncio.BaseEventLoop, "create_task"),
+        (asyncio.BaseEventLoop, "call_exception_handler"),
+        (uvloop.Loop, "create_task"),
+        (uvloop.Loop, "call_exception_handler"),
+        (asyncio.futures, "_copy_future_state"),
+        (http.client.HTTPConnection, "connect"),
+        (http.client.HTTPConnection, "getresponse"),
+        (http.client.HTTPResponse, "read"),
+        (aiohttp.ClientSession, "_request"),
+        (httpx.HTTPTransport, "handle_request"),
+        (redis.Redis, "execute_command"),
+        (subprocess.Popen, "returncode"),
+        (subprocess.Popen, "_handle_exitstatus"),
+        (subprocess.CompletedProcess, "returncode"),
+        (subprocess.CompletedProcess, "__init__"),
+        (asyncio.subprocess.Process, "returncode"),
+        (io, "open"),
+        (builtins, "open"),
+    ]
+    found = {f"{owner.__name__}.{name}": vars(owner).get(name) for owner, name in pairs}
+    return {**found, "filters": list(warnings.filters)}
+
+
+def test_undo_puts_everything_back(recorder: Recorder) -> None:
+    before = watched_attributes()
+    undos = []
+    for place in (HOOKS[name] for name in ALL):
+        module, _, function = place.partition(":")
+        undos.append(getattr(importlib.import_module(module), function)(recorder))
+    changed = watched_attributes()
+    assert [name for name in before if changed[name] is not before[name]]
+
+    for undo in reversed(undos):
+        undo()
+
+    assert watched_attributes() == before
+
+
+def test_undo_leaves_what_somebody_has_put_on_top_and_tells_no_more(recorder: Recorder) -> None:
+    patches = Patches(recorder, "test")
+    owner = ModuleType("owner")
+    owner.speak = lambda: "plain"  # type: ignore[attr-defined]
+
+    def make(speak: Any) -> Any:
+        def replaced() -> Any:
+            patches.outlet.noted(Kind.LOGGED, "heard")
+            return speak()
+
+        return replaced
+
+    patches.wrap(owner, "speak", make)
+    ours: Any = owner.speak
+
+    def theirs() -> str:
+        return f"theirs, {ours()}"
+
+    owner.speak = theirs  # type: ignore[attr-defined]
+
+    patches.undo()
+
+    assert owner.speak is theirs
+    assert owner.speak() == "theirs, plain"
+    assert recorder.told == []
+
+
+def test_a_failure_of_ours_stays_ours(recorder: Recorder) -> None:
+    patches = Patches(recorder, "test")
+
+    assert patches.safely(lambda: 1 / 0) is None
+
+    assert recorder.broken == ["hooks.test: ZeroDivisionError('division by zero')"]
+    recorder.broken.clear()
+
+
+def test_functions_look_as_they_did(install: Install) -> None:
+    before = {
+        "open": (open.__name__, open.__doc__, repr(open)),
+        "request": inspect.signature(aiohttp.ClientSession._request),
+        "command": inspect.signature(redis.Redis.execute_command),
+    }
+
+    install(*ALL)
+
+    assert (open.__name__, open.__doc__, repr(open)) == before["open"]
+    assert pickle.loads(pickle.dumps(open)) is open
+    assert io.open is open
+    assert inspect.signature(aiohttp.ClientSession._request) == before["request"]
+    assert inspect.iscoroutinefunction(aiohttp.ClientSession._request)
+    assert inspect.signature(redis.Redis.execute_command) == before["command"]
+
+
+def test_open_that_is_kept_in_a_class_does_not_become_a_method(install: Install, tmp_path: Path) -> None:
+    install("files")
+
+    class Store:
+        reads = open
+
+    store: Any = Store()
+    with store.reads(tmp_path / "file", "w") as file:
+        assert file.write("x") == 1
+
+
+# -- grace --
+
+
+def test_looks_come_after_their_time_and_the_thread_ends(until: Until) -> None:
+    looked: list[str] = []
+
+    grace.later(lambda: looked.append("once"), 0)
+    until(lambda: looked == ["once"])
+
+    until(lambda: not grace._at_work.locked())
+
+
+def test_a_look_may_ask_to_look_again(until: Until) -> None:
+    left = [0.0, 0.0]
+
+    grace.later(lambda: left.pop() if left else None, 0)
+
+    until(lambda: not left and not grace._waiting)
+
+
+def test_what_waits_is_settled_when_a_child_of_multiprocessing_ends(program: Program) -> None:
+    source = """
+from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
+def fail():
+    raise ValueError("planted")
+def work():
+    kept = ThreadPoolExecutor(1).submit(fail)
+    while not kept.done():
+        time.sleep(0.01)
+    globals()["kept"] = kept
+child = get_context("fork").Process(target=work)
+child.start()
+child.join()
+"""
+
+    outcome = program(source, *ALL)
+
+    assert [one.message for one in outcome.told] == ["planted"]
+
+
+def test_a_fork_leaves_what_waits_to_the_parent(program: Program) -> None:
+    source = """
+from concurrent.futures import ThreadPoolExecutor
+def fail():
+    raise ValueError("planted")
+pool = ThreadPoolExecutor(1)
+kept = pool.submit(fail)
+while not kept.done():
+    time.sleep(0.01)
+if os.fork() == 0:
+    settle()
+    os._exit(0)
+os.wait()
+settle()
+"""
+
+    outcome = program(source, *ALL)
+
+    assert [one.message for one in outcome.told] == ["planted"]
+
+
+# -- thrown away --
+
+
+def gives() -> list[bool]:
+    frame = sys._getframe(1)
+    verdicts.append(thrown_away(frame.f_code, frame.f_lasti))
+    return []
+
+
+verdicts: list[bool] = []
+
+
+def drops() -> None:
+    gives()
+
+
+def never_reads() -> None:
+    kept = gives()  # noqa: F841 - the point
+
+
+def reads() -> int:
+    kept = gives()
+    return len(kept)
+
+
+def hands_on() -> list[bool]:
+    return gives()
+
+
+def passes() -> None:
+    len(gives())
+
+
+def branches() -> None:
+    if gives():
+        return
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (drops, True),
+        (never_reads, True),
+        (reads, False),
+        (hands_on, False),
+        (passes, False),
+        (branches, False),
+    ],
+)
+def test_a_value_is_thrown_away_if_nothing_reads_it(function: Callable[[], object], expected: bool) -> None:
+    verdicts.clear()
+
+    function()
+
+    assert verdicts == [expected]
+
+
+# -- small decisions --
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://u:p@shop.test/cart?a=1#b", ("http://shop.test/cart", "shop.test:80")),
+        ("https://shop.test", ("https://shop.test", "shop.test:443")),
+        ("http://[::1]:81/x", ("http://[::1]:81/x", "[::1]:81")),
+        ("/cart?x", ("/cart", "")),
+    ],
+)
+def test_an_address_is_told_without_what_may_be_secret(url: str, expected: tuple[str, str]) -> None:
+    assert bare(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "expected"),
+    [
+        ("x", 0, False),
+        ("x", 3, True),
+        ("x", -9, True),
+        ("x", -15, False),
+        ("sh", 143, False),
+        ("sh", 137, True),
+        ("grep", 1, False),
+        ("grep", 2, True),
+    ],
+)
+def test_which_ends_of_a_child_are_failures(program: str, code: int, expected: bool) -> None:
+    assert failed(program, code) is expected
+
+
+def test_arguments_of_a_program_are_not_told() -> None:
+    assert program_of(["/usr/bin/mysql", "--password=x"]) == "mysql"
+    assert program_of("PASSWORD=x mysql") == "sh"
+
+
+def test_the_place_told_is_the_programs_own() -> None:
+    places = list(map(lambda _: stacks.here(), [0]))  # noqa: C417 - called from within
+
+    assert places[0].startswith(__file__)
+
+
+def test_a_resource_warning_that_was_shown_before_is_shown_still(program: Program) -> None:
+    source = "def leak():\n    open(os.__file__).read(1)\nleak()"
+
+    shown = program(source, *ALL, options=("-W", "default"))
+    hidden = program(source, *ALL)
+
+    assert "ResourceWarning" in shown.err
+    assert "ResourceWarning" not in hidden.err
+    assert [one.kind for one in (*shown.told, *hidden.told)] == [Kind.RESOURCE] * 2
+
+
+def test_a_resource_warning_that_was_an_error_is_one_still(program: Program) -> None:
+    source = "def leak():\n    open(os.__file__).read(1)\nleak()"
+
+    outcome = program(source, *ALL, options=("-W", "error"))
+
+    assert [(one.kind, one.type) for one in outcome.told] == [(Kind.RESOURCE, "ResourceWarning")]
+
+
+def test_recorded_warnings_are_the_programs_own(install: Install, recorder: Recorder) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        install("unclosed")
+        warnings.warn("unclosed thing", ResourceWarning, stacklevel=1)
+
+    assert [str(one.message) for one in caught] == ["unclosed thing"]
+    assert recorder.told == []
+
+
+def test_a_failed_future_is_gone_when_nobody_holds_it() -> None:
+    undo = futures.install(Deaf())
+    gone = threading.Event()
+
+    class Payload:
+        def __del__(self) -> None:
+            gone.set()
+
+    gc.disable()
+    try:
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        error = ValueError("planted")
+        error.payload = Payload()  # type: ignore[attr-defined]
+        future.set_exception(error)
+        del error, future
+
+        assert gone.is_set()
+    finally:
+        gc.enable()
+        undo()
