@@ -1,0 +1,109 @@
+"""Errors that applications report, on real parts: one death is one restart, and files are mended at once."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from benchmarks.harness import DemoStack, demo_config, wait_until
+
+_SERVICE = "mobile-converter"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
+    """Run the demo with one folder that may be mended."""
+    folder = tmp_path_factory.mktemp("events")
+
+    def declare(config: dict[str, Any]) -> None:
+        config["services"][_SERVICE]["paths"] = [
+            {"path": str(folder / "out"), "mode": "0750", "create": True}
+        ]
+        config["demo"]["load"] = []
+
+    config, _ = demo_config(declare)
+    with DemoStack(folder=folder, config=config) as running:
+        yield running
+
+
+def _report(stack: DemoStack, **event: Any) -> None:
+    answer = stack.post("errors", {"service": _SERVICE, "message": "told by a test", **event})
+    assert answer.status_code == 200, answer.text
+
+
+def _recovered(stack: DemoStack, problem: str, since: float, within: float) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        return next(
+            (
+                error
+                for error in stack.errors(_SERVICE)
+                if error["type"] == problem and error["recovered"] and _seconds(error["recoveredAt"]) > since
+            ),
+            None,
+        )
+
+    return wait_until(f"{problem} recovered\n{stack.output()}", look, within)
+
+
+def _seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
+
+
+def _runs(stack: DemoStack, since: float) -> list[dict[str, Any]]:
+    found = stack.api("runs", since="1h", service=_SERVICE)["runs"]
+    return [run for run in found if _seconds(run["startedAt"]) > since]
+
+
+def test_a_death_that_the_exporter_and_a_library_tell_is_one_restart(stack: DemoStack) -> None:
+    before = stack.pid(_SERVICE)
+    began = time.time()
+    at = stack.kill(_SERVICE)
+    _report(stack, kind="exit", facts={"signal": 9})
+
+    _recovered(stack, "process_died", at, within=30)
+    _recovered(stack, "service_down", at, within=30)
+    wait_until(
+        "every alert is over",
+        lambda: not any(error["open"] for error in stack.errors(_SERVICE)),
+        30,
+    )
+    _report(stack, kind="exit", facts={"signal": 9})  # once more, after everything
+
+    (run,) = _runs(stack, began)
+    assert run["outcome"] == "recovered"
+    assert stack.pid(_SERVICE) != before
+
+
+def test_a_file_that_was_refused_is_mended_within_seconds(stack: DemoStack) -> None:
+    out = stack.folder / "out"
+    out.mkdir(mode=0o500)
+    pid = stack.pid(_SERVICE)
+    at = time.time()
+
+    _report(stack, kind="file", facts={"errno": 13, "path": str(out)})
+
+    error = _recovered(stack, "permission_denied", at, within=15)
+    assert error["subject"] == str(out)
+    assert error["recoveryTime"] < 10_000
+    assert out.stat().st_mode & 0o7777 == 0o750
+    assert stack.pid(_SERVICE) == pid
+    detail = stack.api(f"errors/{error['id']}")
+    assert detail["error"]["suggestedFix"]["action"] == "file"
+    assert detail["error"]["observations"]["services"][_SERVICE]["status"] == "up"
+    assert [step["action"] for run in detail["runs"] for step in run["steps"]] == ["file"]
+
+
+def test_a_missing_folder_is_made_and_its_event_is_shown(stack: DemoStack) -> None:
+    out = stack.folder / "out"
+    at = time.time()
+    out.rmdir()
+
+    _report(stack, kind="file", facts={"errno": 2, "path": str(out)})
+    error = _recovered(stack, "missing_file", at, within=15)
+    assert out.is_dir()
+
+    detail = stack.api(f"errors/{error['id']}")["error"]
+    assert detail["events"][0]["facts"]["path"] == str(out)
+    assert detail["suggestedFix"]["knob"] == f"services.{_SERVICE}.paths"
