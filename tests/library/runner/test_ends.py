@@ -183,7 +183,7 @@ def test_each_signal_arrives_once(start: Start, program: Callable[..., Path]) ->
             program("""
                 import os, signal, sys
                 def show(number, frame):
-                    os.write(1, f"{signal.Signals(number).name}\n".encode())
+                    os.write(1, signal.Signals(number).name.encode() + bytes([10]))
                 for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGWINCH", "SIGUSR2"):
                     signal.signal(signal.Signals[name], show)
                 print("ready", flush=True)
