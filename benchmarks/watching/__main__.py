@@ -1,0 +1,91 @@
+"""``python -m benchmarks.watching [calls] [applications] [--quick]``: print what watching costs."""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT
+from benchmarks.watching import applications, calls
+
+RESULTS = ROOT / "benchmarks" / "results" / "watching.json"
+PARTS = ("calls", "applications")
+
+
+def main() -> int:
+    """Run the parts that were asked for, or both."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: both")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean little")
+    parser.add_argument("--rounds", type=int, help="default: 150 of calls, 10 per launch of applications")
+    parser.add_argument("--requests", type=int, help="per round; default: 400")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file for them, as JSON")
+    asked = parser.parse_args()
+    unknown = set(asked.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    result: dict[str, Any] = {"python": sys.version.split()[0], "quick": asked.quick}
+    for part in asked.parts or PARTS:
+        if part == "calls":
+            result[part] = _calls(asked.rounds or (5 if asked.quick else 150))
+        else:
+            launches = 1 if asked.quick else 5
+            rounds = asked.rounds or (2 if asked.quick else 10)
+            requests = asked.requests or (40 if asked.quick else 400)
+            result[part] = _applications(launches, rounds, requests)
+    asked.results.parent.mkdir(parents=True, exist_ok=True)
+    asked.results.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(f"written to {asked.results}")
+    return 0
+
+
+def _calls(rounds: int) -> dict[str, Any]:
+    found, missing = calls.variants()
+    calls.measure(found, rounds)
+    print("## A call")
+    print(f"(processor time, medians of {rounds} interleaved rounds, Python {sys.version.split()[0]})\n")
+    print("| call | ns | added ns | times plain |\n| --- | --- | --- | --- |")
+    result = {}
+    for variant in found:
+        plain = next(each for each in found if each.asynchronous is variant.asynchronous)
+        result[variant.name] = {
+            "ns": variant.median,
+            "added": variant.median - plain.median,
+            "ratio": variant.median / plain.median,
+        }
+        line = result[variant.name]
+        print(f"| {variant.name} | {line['ns']:.0f} | {line['added']:.0f} | {line['ratio']:.1f} |")
+    for reason in missing:
+        print(f"\n{reason}: not measured")
+    print()
+    return {"rounds": rounds, "variants": result, "missing": missing}
+
+
+def _applications(launches: int, rounds: int, requests: int) -> dict[str, Any]:
+    print("## A request with four watched calls")
+    print(f"(processor time, medians of {launches} x {rounds} interleaved rounds of {requests} requests)\n")
+    print("| application | plain µs | calls watched | whole library |\n| --- | --- | --- | --- |")
+    result: dict[str, Any] = {"launches": launches, "rounds": rounds, "requests": requests}
+    for kind in applications.KINDS:
+        found = applications.measure(kind, launches, rounds, requests)
+        result[kind] = {
+            mode: {
+                "microseconds": statistics.median(each),
+                "more": applications.more(found["plain"], each),
+            }
+            for mode, each in found.items()
+        }
+        lines = result[kind]
+        print(
+            f"| {kind} | {lines['plain']['microseconds']:.0f} | {lines['watched']['more']:+.1%}"
+            f" | {lines['library']['more']:+.1%} |",
+            flush=True,
+        )
+    print()
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Processor time of a request to an application without and with the library, in interleaved rounds."""
+
+import http.client
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from benchmarks.harness import ROOT, free_ports, wait_until
+
+KINDS = ("flask", "asyncio")
+MODES = ("plain", "watched", "library")
+CLIENTS = 4
+
+
+@dataclass
+class Served:
+    """One application that runs."""
+
+    port: int
+    microseconds: list[float] = field(default_factory=list)  # of processor time per request, one each round
+
+    def round(self, requests: int) -> None:
+        """Let some clients ask at once, and take the processor time."""
+        before = self._cpu()
+        clients = [
+            threading.Thread(target=self._ask, args=(range(first, requests, CLIENTS),))
+            for first in range(CLIENTS)
+        ]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        self.microseconds.append((self._cpu() - before) / requests * 1e6)
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers."""
+        return self._cpu() > 0
+
+    def _cpu(self) -> float:
+        return float(self._get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), "/cpu"))
+
+    def _ask(self, numbers: range) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        for number in numbers:
+            self._get(connection, f"/analyze/{number}")
+        connection.close()
+
+    @staticmethod
+    def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"{path}: {response.status}")
+        return body
+
+
+class _Sink(BaseHTTPRequestHandler):
+    """Stands in for the remediator: takes every batch."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(202)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def measure(kind: str, launches: int, rounds: int, requests: int) -> dict[str, list[float]]:
+    """Return by mode the processor time of a request in microseconds, one value per round.
+
+    In each launch the application is served in all modes beside each other, and asked in turn: two processes of
+    the same program differ by some per cent for as long as they live.
+    """
+    found: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(launches):
+        for mode, served in _launch(kind, rounds, requests).items():
+            found[mode] += served.microseconds
+    return found
+
+
+def _launch(kind: str, rounds: int, requests: int) -> dict[str, Served]:
+    with ExitStack() as stack:
+        url = stack.enter_context(_sink())
+        ports = free_ports(len(MODES))
+        served = {
+            mode: stack.enter_context(_serving(kind, mode, port, url))
+            for mode, port in zip(MODES, ports, strict=True)
+        }
+        for each in served.values():
+            each.round(requests)
+            each.microseconds.clear()
+        for number in range(rounds):
+            turn = MODES if number % 2 else tuple(reversed(MODES))
+            for mode in turn:
+                served[mode].round(requests)
+    return served
+
+
+def more(plain: list[float], other: list[float]) -> float:
+    """Return how much more the other needs, as the median over the rounds: 0.01 is one per cent."""
+    return statistics.median(there / here for here, there in zip(plain, other, strict=True)) - 1
+
+
+@contextmanager
+def _sink() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def _serving(kind: str, mode: str, port: int, url: str) -> Iterator[Served]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.watching.served", kind, str(port)],
+        cwd=ROOT,
+        env={**os.environ, "SERVED": mode, "SERVED_URL": url, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    served = Served(port)
+
+    def look() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"{kind} {mode} ended: {process.stderr and process.stderr.read().decode()}")
+        try:
+            return served.is_ready()
+        except ConnectionError:
+            return False
+
+    try:
+        wait_until(f"{kind} {mode} answers", look, 30)
+        yield served
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

@@ -1,0 +1,215 @@
+"""What a call costs: plain, watched by us, and as others measure calls; all in the same run."""
+
+import asyncio
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.watching.quiet import Quiet
+from soulfra_monitor.watching import Options, watch
+
+ROUND = 0.004
+"""Seconds of processor time that one round of one variant is to take."""
+
+EVERYTHING = Options(slow=1.0, timeout=5.0, failed=lambda result: result is None)
+"""All features on: slow calls, timeouts for the watchdog, a check of each result."""
+
+
+class Analyzer:
+    """What is called."""
+
+    def analyze(self, value: int) -> int:
+        """Return it: the least that a method can do."""
+        return value
+
+    async def analyze_later(self, value: int) -> int:
+        """Return it."""
+        return value
+
+
+@dataclass
+class Variant:
+    """One way to measure calls."""
+
+    name: str
+    target: Any  # has the method ``call``
+    asynchronous: bool = False
+    before: Callable[[], object] = lambda: None  # each round
+    calls: int = 0  # a round
+    nanoseconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Processor time of one call."""
+        return statistics.median(self.nanoseconds)
+
+
+class Target:
+    """Has one method, as all of them are called in the same way."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.call = method
+
+
+def variants() -> tuple[list[Variant], list[str]]:
+    """Return what can be measured here, and what cannot, with the reason."""
+    found = [
+        Variant("plain", Target(Analyzer().analyze)),
+        Variant("functools.wraps, handing through", Target(_through(Analyzer().analyze))),
+        Variant("watched", Target(watch(Analyzer(), "bench", Quiet()).analyze)),
+        Variant("watched, all features on", Target(watch(Analyzer(), "bench", Quiet(), EVERYTHING).analyze)),
+        Variant("async: plain", Target(Analyzer().analyze_later), asynchronous=True),
+        Variant(
+            "async: watched", Target(watch(Analyzer(), "bench", Quiet()).analyze_later), asynchronous=True
+        ),
+        Variant(
+            "async: watched, all features on",
+            Target(watch(Analyzer(), "bench", Quiet(), EVERYTHING).analyze_later),
+            asynchronous=True,
+        ),
+    ]
+    missing = []
+    for make in (_prometheus, _sentry, _opentelemetry):
+        try:
+            found += make()
+        except ImportError as error:
+            missing.append(f"{error.name} is not installed")
+    return found, missing
+
+
+def measure(found: list[Variant], rounds: int) -> None:
+    """Measure all of them in turn, as often as *rounds* says."""
+    for variant in found:
+        variant.calls = 50
+        variant.calls = max(50, int(ROUND * 1e9 / _round(variant)))
+    for _ in range(rounds):
+        for variant in found:
+            variant.nanoseconds.append(_round(variant))
+
+
+def _round(variant: Variant) -> float:
+    variant.before()
+    if variant.asynchronous:
+        return asyncio.run(_await(variant.target, variant.calls)) / variant.calls * 1e9
+    return _call(variant.target, variant.calls) / variant.calls * 1e9
+
+
+def _call(target: Any, count: int) -> float:
+    began = time.thread_time()
+    for number in range(count):
+        target.call(number)
+    return time.thread_time() - began
+
+
+async def _await(target: Any, count: int) -> float:
+    began = time.thread_time()
+    for number in range(count):
+        await target.call(number)
+    return time.thread_time() - began
+
+
+def _through(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def through(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return through
+
+
+def _prometheus() -> list[Variant]:
+    import prometheus_client as prometheus  # noqa: PLC0415 - each peer is optional
+
+    registry = prometheus.CollectorRegistry()
+    seconds = prometheus.Histogram("seconds", "s", ["method"], registry=registry).labels("analyze")
+    failures = prometheus.Counter("failures", "f", ["method"], registry=registry).labels("analyze")
+    calls = prometheus.Counter("calls", "c", ["method"], registry=registry).labels("analyze")
+    method = Analyzer().analyze
+
+    @functools.wraps(method)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return method(*args, **kwargs)
+        except Exception:
+            failures.inc()
+            raise
+        finally:
+            seconds.observe(time.perf_counter() - began)
+            calls.inc()
+
+    return [Variant("prometheus_client, histogram and counter", Target(measured))]
+
+
+def _sentry() -> list[Variant]:
+    import sentry_sdk  # noqa: PLC0415
+    from sentry_sdk.transport import Transport  # noqa: PLC0415
+
+    class Nowhere(Transport):
+        def capture_envelope(self, envelope: object) -> None:
+            del envelope
+
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1:1/1",
+        traces_sampler=lambda context: float(context["transaction_context"]["name"] == "sampled"),
+        transport=Nowhere,
+        default_integrations=False,
+    )
+    traced = Target(sentry_sdk.trace(Analyzer().analyze))
+    current: list[Any] = []
+
+    def begin(name: str) -> None:
+        while current:
+            current.pop().__exit__(None, None, None)
+        transaction = sentry_sdk.start_transaction(name=name)
+        current.append(transaction.__enter__())
+
+    return [
+        Variant("sentry_sdk.trace, not sampled", traced, before=lambda: begin("not sampled")),
+        Variant("sentry_sdk.trace, sampled", traced, before=lambda: begin("sampled")),
+    ]
+
+
+def _opentelemetry() -> list[Variant]:
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415
+        BatchSpanProcessor,
+        SpanExporter,
+        SpanExportResult,
+    )
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler  # noqa: PLC0415
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            del spans
+            return SpanExportResult.SUCCESS
+
+    meter = MeterProvider([InMemoryMetricReader()]).get_meter("bench")
+    seconds = meter.create_histogram("seconds")
+    labels = {"method": "analyze"}
+
+    def measured_by(sampler: Sampler) -> Callable[..., Any]:
+        provider = TracerProvider(sampler=sampler)
+        provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+        tracer = provider.get_tracer("bench")
+        method = Analyzer().analyze
+
+        @functools.wraps(method)
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            with tracer.start_as_current_span("analyze"):
+                try:
+                    return method(*args, **kwargs)
+                finally:
+                    seconds.record(time.perf_counter() - began, labels)
+
+        return measured
+
+    return [
+        Variant("OpenTelemetry, span (not sampled) and metric", Target(measured_by(ALWAYS_OFF))),
+        Variant("OpenTelemetry, span (sampled) and metric", Target(measured_by(ALWAYS_ON))),
+    ]

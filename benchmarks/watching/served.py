@@ -1,0 +1,133 @@
+"""The applications whose processor time is measured: Flask under gunicorn, and aiohttp on asyncio.
+
+    SERVED=plain|watched|library SERVED_URL=... python -m benchmarks.watching.served flask|asyncio PORT
+
+Each request makes four calls of three services; it counts the words of a text and answers with them as JSON.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from benchmarks.watching.quiet import Quiet
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+T = TypeVar("T")
+TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40
+
+
+class Store:
+    """Keeps texts."""
+
+    def __init__(self) -> None:
+        self.texts = {number: TEXT + str(number) for number in range(10)}
+
+    def get(self, number: int) -> str:
+        """Return one."""
+        return self.texts[number % 10]
+
+    async def get_later(self, number: int) -> str:
+        """Return one, after others had their turn."""
+        await asyncio.sleep(0)
+        return self.texts[number % 10]
+
+
+class Scorer:
+    """Counts words."""
+
+    def words(self, text: str) -> dict[str, int]:
+        """Count them."""
+        return Counter(text.lower().split())
+
+    def score(self, words: dict[str, int]) -> float:
+        """Return the mean."""
+        return sum(words.values()) / len(words)
+
+
+class Analyzer:
+    """Answers requests."""
+
+    def __init__(self, store: Store, scorer: Scorer) -> None:
+        self.store = store
+        self.scorer = scorer
+
+    def analyze(self, number: int) -> str:
+        """Return the counts of a text as JSON."""
+        words = self.scorer.words(self.store.get(number))
+        return json.dumps({"score": self.scorer.score(words), "words": words})
+
+    async def analyze_later(self, number: int) -> str:
+        """Do the same with a text that takes its time."""
+        words = self.scorer.words(await self.store.get_later(number))
+        return json.dumps({"score": self.scorer.score(words), "words": words})
+
+
+def analyzer() -> Analyzer:
+    """Return it as ``SERVED`` says: plain, with calls counted only, or with the whole library."""
+    store, scorer = _watched("store", Store()), _watched("scorer", Scorer())
+    return _watched("analyzer", Analyzer(store, scorer))
+
+
+def _watched(name: str, obj: T) -> T:
+    how = os.environ["SERVED"]
+    if how == "watched":
+        from soulfra_monitor.watching import watch  # noqa: PLC0415 - the plain one goes without
+
+        return watch(obj, name, Quiet())
+    if how == "library":
+        watched: T = _monitor().add_service(name, obj)
+        return watched
+    return obj
+
+
+def _monitor() -> Any:
+    from soulfra_monitor import ErrorMonitor  # noqa: PLC0415
+
+    if not _started:
+        _started.append(ErrorMonitor(service="bench", url=os.environ["SERVED_URL"]).start())
+    return _started[0]
+
+
+_started: list[Any] = []
+
+
+def flask_app() -> "Flask":
+    """Return the application for gunicorn."""
+    from flask import Flask  # noqa: PLC0415
+
+    app = Flask(__name__)
+    service = analyzer()
+    app.add_url_rule("/analyze/<int:number>", "analyze", service.analyze)
+    app.add_url_rule("/cpu", "cpu", lambda: str(time.process_time()))
+    return app
+
+
+def _serve_flask(port: int) -> None:
+    command = ["-m", "gunicorn", "--workers=1", "--threads=4", "--keep-alive=30", f"--bind=127.0.0.1:{port}"]
+    os.execv(sys.executable, [sys.executable, *command, "benchmarks.watching.served:flask_app()"])
+
+
+def _serve_asyncio(port: int) -> None:
+    from aiohttp import web  # noqa: PLC0415
+
+    service = analyzer()
+
+    async def analyze(request: web.Request) -> web.Response:
+        return web.Response(text=await service.analyze_later(int(request.match_info["number"])))
+
+    async def cpu(_: web.Request) -> web.Response:
+        return web.Response(text=str(time.process_time()))
+
+    app = web.Application()
+    app.add_routes([web.get("/analyze/{number}", analyze), web.get("/cpu", cpu)])
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    {"flask": _serve_flask, "asyncio": _serve_asyncio}[sys.argv[1]](int(sys.argv[2]))
