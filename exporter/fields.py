@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
 from soulfra_monitor.durations import parse_duration
 
@@ -141,6 +141,7 @@ def _label_value(value: str) -> str:
     return value
 
 
+_LONGEST_ACCOUNT = 64
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"^(\d{1,15}(?:\.\d{1,6})?)\s?(|k|Ki|M|Mi|G|Gi|T|Ti)B?$")
@@ -169,6 +170,14 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _account(value: object) -> str | int:
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_ACCOUNT:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("must be the name or the number of a user or group, for example www-data or 33")
+
+
 LabelName = Annotated[str, AfterValidator(_label_name)]
 LabelValue = Annotated[str, AfterValidator(_label_value)]
 Duration = Annotated[float, BeforeValidator(_read_duration), AfterValidator(_positive)]
@@ -180,7 +189,7 @@ ByteSize = Annotated[int, BeforeValidator(_read_size)]
 Percent = Annotated[float, BeforeValidator(_read_percent)]
 """A share from 0 to 1, written in the file as ``10%``."""
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Account = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0)]
+Account = Annotated[str | int, PlainValidator(_account)]
 """The name or the number of a user or group."""
 ShardText = Annotated[str, AfterValidator(check_shard)]
 Address = Annotated[str, AfterValidator(check_address)]

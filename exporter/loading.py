@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from exporter.config import EnvironmentKey, JsonMonitoring, JsonService, WatchConfig
 from exporter.document import ConfigError, Document, Mistake, Place, read_document
+from exporter.wording import message_of
 
 Config = TypeVar("Config", bound=WatchConfig)
 
@@ -115,7 +116,7 @@ def mistakes_of(error: ValidationError, document: Document) -> list[Mistake]:
     items = error.errors()
     places = [_place_of(item["loc"]) for item in items]
     return [
-        document.mistake(place, _message_of(item))
+        document.mistake(place, message_of(item))
         for place, item in zip(places, items, strict=True)
         # An empty list whose members were wrong is told by its members.
         if item["type"] != "too_short" or not any(_is_below(other, place) for other in places)
@@ -127,6 +128,7 @@ def _is_below(place: Place, ancestor: Place) -> bool:
 
 
 def _place_of(location: tuple[str | int, ...]) -> Place:
+    location = tuple(part for part in location if part != "[key]")  # the key is the last part already
     # pydantic puts the chosen member of a union into the location; it stands nowhere in the file.
     return (*location[:2], *location[3:]) if _is_playbook(location) else location
 
@@ -134,31 +136,6 @@ def _place_of(location: tuple[str | int, ...]) -> Place:
 def _is_playbook(location: tuple[str | int, ...]) -> bool:
     section, tag = location[:1], location[2:3]
     return section == ("playbooks",) and tag in {("file",), ("inline",)}
-
-
-def _message_of(item: Mapping[str, Any]) -> str:
-    match item["type"]:
-        case "extra_forbidden":
-            return "unknown key"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case kind if kind in _WORDS:
-            return _WORDS[kind]
-        case "too_short":
-            least = item["ctx"]["min_length"]
-            return "must not be empty" if least == 1 else f"must have at least {least} entries"
-        case _:
-            return str(item["msg"])
-
-
-_WORDS = {
-    "tuple_type": "must be a list, for example [ls, -l]",
-    "list_type": "must be a list, for example [ls, -l]",
-    "string_type": "must be text; write numbers, true and false in quotes",
-}
-"""What pydantic says in words of Python."""
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

@@ -9,6 +9,7 @@ from exporter.fields import Strict
 from exporter.kinds import ProbeBase, Tls, model_of
 from exporter.kinds.http import HttpProbe
 from exporter.modules import TLS_VERSIONS, Choice, HeaderMatch, HttpModule, Module, Records, TlsConfig
+from exporter.wording import message_of
 
 REDIRECTS = 10
 BODY_LIMIT = 16 * 1024 * 1024
@@ -54,7 +55,7 @@ def probe_of(module: Module, target: str, hostname: str = "") -> ProbeBase:
 
 
 def _messages(error: ValidationError) -> str:
-    return "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+    return "; ".join(message_of(item) for item in error.errors())
 
 
 def _named(module: Module, hostname: str) -> Module:

@@ -1,5 +1,6 @@
 """``{container: NAME}``: watch a container of a Docker engine."""
 
+import re
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -9,9 +10,16 @@ from exporter.fields import Percent, Strict
 from exporter.kinds import ProbeBase, Tls
 
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
-ContainerName = Annotated[str, Field(pattern=_NAME)]
+
+def _container_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be the name or the id of a container")
+    return value
+
+
+ContainerName = Annotated[str, AfterValidator(_container_name)]
 
 
 class ComposeContainer(Strict):
@@ -22,16 +30,9 @@ class ComposeContainer(Strict):
     number: Annotated[int, Field(ge=1)] = 1  # of the container, when the service is scaled
 
 
-class _Named(Strict):
-    name: ContainerName
-
-
 def _read_container(value: Any) -> str | ComposeContainer:
     if isinstance(value, str):
-        try:
-            return _Named(name=value).name
-        except ValueError as error:
-            raise ValueError("must be the name or the id of a container") from error
+        return _container_name(value)
     if not isinstance(value, dict | ComposeContainer):
         raise ValueError("must be the name of a container, or {project: ..., service: ...} of Compose")  # noqa: TRY004 - pydantic makes mistakes of ValueErrors only
     return ComposeContainer.model_validate(value)

@@ -27,6 +27,12 @@ def _header_name(value: str) -> str:
     return value
 
 
+def _scheme(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("must be one word, for example Bearer or Token")
+    return value
+
+
 def _own_header(value: str) -> str:
     if value.lower() in _FRAMING:
         raise ValueError(f"the header {value} belongs to the connection, which the exporter makes itself")
@@ -150,7 +156,7 @@ class Bearer(Strict):
 
     token: SecretStr | None = None
     token_file: str | None = None
-    scheme: Annotated[str, Field(pattern=_TOKEN.pattern)] = "Bearer"
+    scheme: Annotated[str, AfterValidator(_scheme)] = "Bearer"
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:

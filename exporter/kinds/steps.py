@@ -13,6 +13,7 @@ from exporter.kinds.http import HeaderName, HttpAsk, check_json_limit
 from exporter.kinds.patterns import check_re2
 
 MOST_STEPS = 20
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 HOLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]{0,62})\s*\}\}")
 """Where a captured value goes: ``{{ token }}``."""
 
@@ -47,7 +48,13 @@ def _steady(value: str) -> str:
     return value
 
 
-CaptureName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+def _capture_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("the name of a captured value has letters, digits and '_', and no digit first")
+    return value
+
+
+CaptureName = Annotated[str, AfterValidator(_capture_name)]
 
 
 class HttpStep(HttpAsk):

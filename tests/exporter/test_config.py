@@ -51,7 +51,7 @@ def mistakes(load: Load, text: str, environment: dict[str, str] | None = None) -
         ),
         (
             "services: {a: {process: {port: 0}}}",
-            "1: services.a.process.port: Input should be greater than or equal to 1",
+            "1: services.a.process.port: must be at least 1",
         ),
         (
             "services: {a: {process: {match: '('}}}",

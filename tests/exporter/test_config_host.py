@@ -32,8 +32,8 @@ def mistakes(tmp_path: Path, text: str) -> list[str]:
     ("process", "mistake"),
     [
         ("{port: 1, count: {}}", "count: say at_least, at_most or both"),
-        ("{port: 1, count: {at_least: 0}}", "count.at_least: Input should be greater than or equal to 1"),
-        ("{port: 1, count: {at_most: 0}}", "count.at_most: Input should be greater than or equal to 1"),
+        ("{port: 1, count: {at_least: 0}}", "count.at_least: must be at least 1"),
+        ("{port: 1, count: {at_most: 0}}", "count.at_most: must be at least 1"),
         (
             "{port: 1, count: {at_least: 3, at_most: 2}}",
             "count: at_least must not be greater than at_most",
@@ -54,7 +54,7 @@ def test_a_mistake_in_a_process(tmp_path: Path, process: str, mistake: str) -> N
         ("{file: /x, mode: {at_most: 0640}}", f".mode.at_most: {MODE}"),
         ("{file: /x, min_size: 5 apples}", f".min_size: {SIZE}"),
         ("{file: /x, max_size: -1}", f".max_size: {SIZE}"),
-        ("{file: /x, type: pipe}", ".type: Input should be 'file', 'directory' or 'socket'"),
+        ("{file: /x, type: pipe}", ".type: must be 'file', 'directory' or 'socket'"),
         (
             "{file: /x, max_age: 3600}",
             ".max_age: a duration is written with its unit, for example 500ms, 5s or 1m30s",
@@ -78,7 +78,7 @@ def test_a_mistake_in_a_process(tmp_path: Path, process: str, mistake: str) -> N
         ("{command: [ls], cwd: here}", f".cwd: {PATH}"),
         (
             "{command: [ls], env: {'A=B': x}}",
-            ".env.A=B.[key]: the name of an environment variable is not empty and has no '='",
+            ".env.A=B: the name of an environment variable is not empty and has no '='",
         ),
         (
             "{command: [ls], expect: {exit: []}}",
@@ -86,7 +86,7 @@ def test_a_mistake_in_a_process(tmp_path: Path, process: str, mistake: str) -> N
         ),
         (
             "{command: [ls], expect: {exit: 256}}",
-            ".expect.exit[0]: Input should be less than or equal to 255",
+            ".expect.exit[0]: must be at most 255",
         ),
         (
             "{command: [ls], nagios: true, expect: {exit: 1}}",

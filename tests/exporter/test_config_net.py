@@ -72,7 +72,7 @@ ONCE = "give the password once: in the address, as password or as password_file"
             "{redis: 'rediss://a', tls: {key_file: a.key}}",
             f"{PROBE}.tls: key_file needs cert_file, the certificate that goes with it",
         ),
-        ("{tcp: 'a:1', ip_version: 5}", f"{PROBE}.ip_version: Input should be 4 or 6"),
+        ("{tcp: 'a:1', ip_version: 5}", f"{PROBE}.ip_version: must be 4 or 6"),
         (
             "{unix: app.sock}",
             f"{PROBE}.unix: must be the absolute path of a socket file, for example /run/app.sock",
@@ -106,11 +106,11 @@ ONCE = "give the password once: in the address, as password or as password_file"
         ),
         (
             "{dns: a, query: x, expect: {answer: {at_least: -1}}}",
-            f"{PROBE}.expect.answer.at_least: Input should be greater than or equal to 0",
+            f"{PROBE}.expect.answer.at_least: must be at least 0",
         ),
         ("{grpc: a}", f"{PROBE}.grpc: must be HOST:PORT, for example 127.0.0.1:9877"),
-        ("{grpc: 'a:1', metadata: {X-Tenant: a}}", f"{PROBE}.metadata.X-Tenant.[key]: {METADATA}"),
-        ("{grpc: 'a:1', metadata: {a-bin: a}}", f"{PROBE}.metadata.a-bin.[key]: {METADATA}"),
+        ("{grpc: 'a:1', metadata: {X-Tenant: a}}", f"{PROBE}.metadata.X-Tenant: {METADATA}"),
+        ("{grpc: 'a:1', metadata: {a-bin: a}}", f"{PROBE}.metadata.a-bin: {METADATA}"),
         ("{grpc: 'a:1', metadata: {a: ä}}", f"{PROBE}.metadata.a[0]: a value of metadata is ASCII"),
         (
             "{grpc: 'a:1', tls: {verify: false}}",

@@ -52,14 +52,14 @@ CEL = (
 @pytest.mark.parametrize(
     ("modules", "mistake"),
     [
-        ("modules: []", "blackbox.yml:1: modules: Input should be a valid dictionary"),
+        ("modules: []", "blackbox.yml:1: modules: must be a mapping, as in KEY: VALUE"),
         ("module: {}", "blackbox.yml:1: module: unknown key"),
         ("modules: {m: {}}", "blackbox.yml:1: modules.m.prober: is missing"),
         (
             one("smtp"),
             (
                 "blackbox.yml:3: modules.m.prober: "
-                "Input should be 'http', 'tcp', 'dns', 'grpc', 'icmp', 'unix' or 'websocket'"
+                "must be 'http', 'tcp', 'dns', 'grpc', 'icmp', 'unix' or 'websocket'"
             ),
         ),
         (
@@ -95,7 +95,7 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
             "fail_if_header_matches: [{header: A}]",
             ".http.fail_if_header_matches[0].regexp: is missing",
         ),
-        ("http", "preferred_ip_protocol: ip5", ".http.preferred_ip_protocol: Input should be 'ip4' or 'ip6'"),
+        ("http", "preferred_ip_protocol: ip5", ".http.preferred_ip_protocol: must be 'ip4' or 'ip6'"),
         (
             "http",
             "body_size_limit: big",
@@ -129,7 +129,7 @@ def test_a_file_that_is_wrong_as_a_whole_is_a_mistake(load: Load, modules: str, 
         (
             "http",
             "tls_config: {min_version: SSL30}",
-            ".http.tls_config.min_version: Input should be 'TLS10', 'TLS11', 'TLS12' or 'TLS13'",
+            ".http.tls_config.min_version: must be 'TLS10', 'TLS11', 'TLS12' or 'TLS13'",
         ),
         ("dns", "", ": dns.query_name is missing"),
     ],
@@ -216,7 +216,7 @@ def test_what_blackbox_exporter_refuses_is_a_mistake_here_too(
         (
             "http",
             "method: BREW",
-            "http: Input should be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'",
+            "http: must be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE' or 'OPTIONS'",
         ),
         (
             "tcp",

@@ -490,7 +490,7 @@ async def test_a_verdict_does_not_wait_for_what_the_container_uses(tools: Tools,
         (
             "container: {project: shop, service: web, number: 0}",
             ".container.number",
-            "Input should be greater than or equal to 1",
+            "must be at least 1",
         ),
         (
             "container: a, engine: 'http://h'",

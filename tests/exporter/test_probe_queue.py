@@ -478,7 +478,7 @@ def mistakes(tmp_path: Path, probe: str) -> list[tuple[str, str]]:
             "key: 'jobs:*'",
             (".key", "must be one key: patterns are not looked up, write one probe for each queue"),
         ),
-        ("key: j, type: hash", (".type", "Input should be 'list', 'stream' or 'zset'")),
+        ("key: j, type: hash", (".type", "must be 'list', 'stream' or 'zset'")),
         ("key: j, group: g", ("", "group is for a queue of type: stream")),
         ("key: j, type: zset, taken_from: left", ("", "taken_from is for a queue of type: list")),
         (

@@ -568,7 +568,7 @@ def test_each_rule_names_its_mend(tmp_path: Path, probe: str, mistake: str) -> N
     [
         ("max_memory", "0.9", "a share is written in percent, for example 10%"),
         ("max_clients", "101%", "a share is written in percent, for example 10%"),
-        ("min_replicas", "0", "Input should be greater than or equal to 1"),
+        ("min_replicas", "0", "must be at least 1"),
         ("max_lag", "5", "a duration is written with its unit, for example 500ms, 5s or 1m30s"),
     ],
 )

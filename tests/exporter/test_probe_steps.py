@@ -195,7 +195,7 @@ async def test_captured_values_are_told_to_nobody(server: str, tools: Tools) -> 
     ("written", "mistake"),
     [
         ([], "steps: must not be empty"),
-        ([{"http": "http://x"}] * 21, "steps: Tuple should have at most 20 items"),
+        ([{"http": "http://x"}] * 21, "steps: must have at most 20 entries"),
         ([{"http": "http://x/{{ a }}"}], "step 1: http: no earlier step captures 'a'"),
         (
             [{"http": "http://x", "capture": {"a": {"header": "X"}}, "body": "{{ a }}"}],
@@ -211,7 +211,10 @@ async def test_captured_values_are_told_to_nobody(server: str, tools: Tools) -> 
         ([{"http": "http://x", "capture": {"a": {"body": "ab"}}}], "must have one group"),
         ([{"http": "http://x", "capture": {"a": {"body": "(a)(b)"}}}], "must have one group"),
         ([{"http": "http://x", "capture": {"a": {"body": "(a"}}}], "is not a regular expression of RE2"),
-        ([{"http": "http://x", "capture": {"a b": {"json": "c"}}}], "String should match pattern"),
+        (
+            [{"http": "http://x", "capture": {"a b": {"json": "c"}}}],
+            "the name of a captured value has letters, digits",
+        ),
         ([{"http": "http://x", "method": "HEAD", "capture": {"a": {"json": "c"}}}], "HEAD has no body"),
         ([{"http": "http://x", "interval": "5s"}], "interval: unknown key"),
     ],

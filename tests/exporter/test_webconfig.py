@@ -495,11 +495,11 @@ async def test_a_real_prometheus_scrapes_over_tls_with_a_password(
         ),
         (
             {"basic_auth_users": {"a:b": HASH}},
-            ["basic_auth_users.a:b.[key]: a user's name is not empty, is printable and has no colon"],
+            ["basic_auth_users.a:b: a user's name is not empty, is printable and has no colon"],
         ),
         (
             {"http_server_config": {"headers": {"X-Other": "1"}}},
-            ["http_server_config.headers.X-Other.[key]: must be one of Content-Security-Policy"],
+            ["http_server_config.headers.X-Other: must be one of Content-Security-Policy"],
         ),
         (
             {"http_server_config": {"headers": {"X-Frame-Options": "a\nb"}}},
@@ -533,7 +533,7 @@ def test_each_rule_of_the_file_names_the_place_that_breaks_it(
             {"max_version": "TLS12", "cipher_suites": ["TLS_AES_128_GCM_SHA256"]},
             "cipher_suites has none of TLS 1.2",
         ),
-        ({"curve_preferences": ["CurveP256", "X25519"]}, "at most 1 item"),
+        ({"curve_preferences": ["CurveP256", "X25519"]}, "at most 1 entry"),
         ({"curve_preferences": ["P1"]}, "must be one of CurveP256"),
     ],
 )
