@@ -44,6 +44,7 @@ const ALIKE_LIMIT = 500;
 const FULL_LOOKS = 100; // at stacks, a second
 const FULL_LOOKS_ALIKE = 10; // of those at errors that look alike
 const SERIES_LIMIT = 2000; // of call counts
+const THREAD_START = 1500; // milliseconds that our thread may take to start on a busy machine
 const GRACE = 500; // milliseconds in which a rejection may still be handled
 const BOUNDS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]; // seconds
 
@@ -62,7 +63,7 @@ const DEFAULTS = {
   queueEvents: 1000,
   interval: 10, // seconds between counts
   timeout: 5, // seconds for one request
-  exitTimeout: 0.3, // seconds that the end of the program may wait for us
+  exitTimeout: 0.3, // seconds that the end of the program may wait for the remediator
   loopBlocked: 0.5, // seconds
   slow: 5, // seconds, of watched calls
   hung: 30, // seconds, of watched calls that have not come back
@@ -452,7 +453,7 @@ function sender() {
   const target = new URL(`${url}/api/monitoring/errors`);
   const http = require(target.protocol === 'https:' ? 'https' : 'http');
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
-  const answered = new Int32Array(flag);
+  const answered = new Int32Array(flag); // [moves with each answer, 1 once this thread is up]
   const headers = { 'content-type': 'application/json', 'user-agent': agentName };
   if (token) headers.authorization = `Bearer ${token}`;
 
@@ -494,6 +495,9 @@ function sender() {
     return { left: false };
   }
 
+  Atomics.store(answered, 1, 1);
+  Atomics.add(answered, 0, 1);
+  Atomics.notify(answered, 0);
   let work = Promise.resolve();
   port.on('message', (wanted) => {
     work = work.then(async () => {
@@ -516,7 +520,7 @@ class Sender {
 
   start() {
     const { port1, port2 } = new threads.MessageChannel();
-    const flag = new SharedArrayBuffer(4);
+    const flag = new SharedArrayBuffer(8);
     const { url, token, timeout } = this.settings;
     const env = {};
     if (process.env.NODE_TLS_REJECT_UNAUTHORIZED) env.NODE_TLS_REJECT_UNAUTHORIZED = process.env.NODE_TLS_REJECT_UNAUTHORIZED;
@@ -568,15 +572,20 @@ class Sender {
     if (callback) callback(answer);
   }
 
-  /** Block until all that was asked is answered, or for *limit* milliseconds. */
+  /** Block until all that was asked is answered: for *limit* milliseconds, and before that until the thread is up. */
   wait(limit) {
-    const end = now() + limit;
+    let end = now() + THREAD_START;
+    let isUp = false;
     while (this.worker && this.asked.size) {
       const seen = Atomics.load(this.flag, 0);
-      let received = threads.receiveMessageOnPort(this.port);
+      const received = threads.receiveMessageOnPort(this.port);
       if (received) {
         this.answer(received.message);
         continue;
+      }
+      if (!isUp && Atomics.load(this.flag, 1)) {
+        isUp = true;
+        end = now() + limit;
       }
       const left = end - now();
       if (left <= 0) return;
