@@ -28,6 +28,7 @@ def twin(original: type, additions: Mapping[str, object], note: object) -> type:
         "__qualname__": original.__qualname__,
         "__doc__": original.__dict__.get("__doc__"),
         "__reduce_ex__": _Reducer(original, note),
+        "__new__": _maker(original),
         **_class_methods(original),
         **additions,
     }
@@ -114,6 +115,15 @@ def _meta(meta: type) -> type:
         return _Meta
     made: type = type.__new__(type(meta), meta.__name__, (_Meta, meta), {"__module__": meta.__module__})
     return made
+
+
+def _maker(original: type) -> Callable[..., Any]:
+    """Return a ``__new__`` for ``type(self).__new__(type(self))``, as copies are often made: they are plain."""
+
+    def make(kind: type, *args: Any, **kwargs: Any) -> Any:
+        return original.__new__(original_of(kind), *args, **kwargs)
+
+    return make
 
 
 class _Reducer:

@@ -332,6 +332,8 @@ def _like(function: Callable[..., Any], wrapper: Function) -> Function:
         wrapper.__defaults__ = function.__defaults__
         wrapper.__kwdefaults__ = function.__kwdefaults__
     functools.update_wrapper(wrapper, function)
+    # Code of its own: the interpreter adapts code to what it calls, and shared code would fit nobody.
+    wrapper.__code__ = wrapper.__code__.replace(co_name=wrapper.__name__, co_qualname=wrapper.__qualname__)
     return wrapper
 
 
@@ -456,7 +458,9 @@ def _misjudged(method: Method, error: Exception) -> None:
     method.reporter.broke("wrappers.failed", error)
 
 
-_FILE = "<soulfra_monitor: a watched call>"
+_FILE = "<soulfra_monitor, passed over like importlib._bootstrap>"
+"""``warnings`` and ``logging`` pass over frames of files with these two words: ``stacklevel`` keeps its meaning."""
+
 _ENDS = (StopIteration, StopAsyncIteration)
 _RUNNING: Mapping[type, str] = {
     types.CoroutineType: _ASYNC,

@@ -81,8 +81,8 @@ class _Sink(BaseHTTPRequestHandler):
 def measure(kind: str, launches: int, rounds: int, requests: int) -> dict[str, list[float]]:
     """Return by mode the processor time of a request in microseconds, one value per round.
 
-    In each launch the application is served in all modes beside each other, and asked in turn: two processes of
-    the same program differ by some per cent for as long as they live.
+    In each launch the application is served in all modes beside each other, and asked in turn: two processes
+    of the same program differ by some per cent for as long as they live.
     """
     found: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(launches):

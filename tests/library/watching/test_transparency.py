@@ -9,16 +9,19 @@ import enum
 import functools
 import gc
 import inspect
+import logging
 import pickle
 import sys
 import threading
 import typing
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 from unittest.mock import AsyncMock, MagicMock, Mock
 
+import pydantic
 import pytest
 
 Prepare = Callable[[Any], Any]
@@ -208,7 +211,7 @@ def test_wrong_arguments_are_refused_in_the_same_words(
         try:
             return obj.analyze(*args, **kwargs)
         except TypeError as error:
-            return str(error).replace("watched()", "Analyzer.analyze()")
+            return str(error)
 
     assert outcome(analyzer) == outcome(Analyzer())
 
@@ -308,6 +311,41 @@ def test_own_ways_to_pickle_are_used(prepare: Prepare) -> None:
     assert (type(reduced), reduced.value) == (Reduced, 3)
     assert (type(stateful), stateful.rate) == (Stateful, 8)
     assert type(registered) is Registered
+
+
+class Copied:
+    def __copy__(self) -> "Copied":
+        return type(self)()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Copied":
+        kind = type(self)
+        made = kind.__new__(kind)
+        made.__dict__.update(self.__dict__)
+        return made
+
+
+def test_own_ways_to_copy_give_plain_objects(prepare: Prepare) -> None:
+    copied = prepare(Copied())
+    copied.x = 1
+
+    assert type(copy.copy(copied)) is type(copy.deepcopy(copied)) is Copied
+    assert copy.deepcopy(copied).x == 1
+
+
+def test_pydantic_models_work(prepare: Prepare) -> None:
+    class Model(pydantic.BaseModel):
+        rate: int = 1
+
+        def double(self) -> int:
+            return self.rate * 2
+
+    model = prepare(Model())
+    model.rate = 2
+
+    assert model == Model(rate=2) == copy.deepcopy(model)
+    assert type(copy.deepcopy(model)) is type(model.model_copy()) is Model
+    assert (model.double(), model.model_dump(), repr(model)) == (4, {"rate": 2}, "Model(rate=2)")
+    assert Model.model_validate(model) is model
 
 
 class Slotted:
@@ -822,9 +860,33 @@ def test_exceptions_pass_unchanged(prepare: Prepare) -> None:
 
     assert caught.value is error
     assert error.__cause__ is error.__context__ is None
-    names = [entry.name for entry in caught.traceback]
-    assert [name for name in names if name != "watched"] == ["test_exceptions_pass_unchanged", "fail"]
-    assert len(names) <= 3
+    frames = [entry.frame for entry in caught.traceback]
+    own = [frame for frame in frames if frame.f_globals["__name__"] == "soulfra_monitor.wrappers"]
+    assert len(own) <= 1
+    assert [frame.code.name for frame in frames if frame not in own] == [
+        "test_exceptions_pass_unchanged",
+        "fail",
+    ]
+
+
+def test_warnings_and_log_records_name_the_caller(prepare: Prepare, caplog: pytest.LogCaptureFixture) -> None:
+    class Old:
+        def warn(self) -> None:
+            warnings.warn("old", DeprecationWarning, stacklevel=2)
+            logging.getLogger("old").warning("old", stacklevel=2)
+
+    old, logger = prepare(Old()), prepare(logging.Logger("own"))
+    logger.addHandler(caplog.handler)
+
+    with pytest.warns(DeprecationWarning) as caught:
+        old.warn()
+    logger.warning("own")
+
+    assert caught[0].filename == __file__
+    assert [record.pathname for record in caplog.records] == [__file__, __file__]
+    assert [record.funcName for record in caplog.records] == [
+        "test_warnings_and_log_records_name_the_caller"
+    ] * 2
 
 
 def test_recursion_works(prepare: Prepare) -> None:
