@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _SAMPLE = 5.0  # seconds between looks at the exporter's state
 _GAUGES = 5.0
 _PRUNE = 3600.0
+_FORGET = 60.0
 _WATCHDOG = 5.0
 _QUIET = 5.0
 _QUIET_AT_ONCE = 1000  # fingerprints that one pass says are over
@@ -67,6 +68,7 @@ class Chores:
         self._retention = retention
         self._summary_retention = summary_retention
         self._quiet = quiet
+        self._began = tools.clock()
         self._away_since: dict[tuple[str, str], float] = {}  # by error and fingerprint; of one thread
         chores = [
             _Chore(every=_SAMPLE, do=self.sample_health),
@@ -74,6 +76,7 @@ class Chores:
             _Chore(every=_PRUNE, do=self.prune),
             _Chore(every=_WATCHDOG, do=self.watch_pipeline),
             _Chore(every=_QUIET, do=self.end_quiet_events),
+            _Chore(every=_FORGET, do=self.forget_senders),
         ]
         if enabled:  # else nothing is taken in, in no way
             chores.append(_Chore(every=reconcile, do=self.reconcile))
@@ -148,6 +151,8 @@ class Chores:
         The engine's fresh look at the service decides what that means.
         """
         now = self._tools.clock()
+        if now - self._began < self._quiet:
+            return  # what was sent while we were away lies with its senders, and comes in by and by
         quiet = self._tools.store.quiet_events(now - self._quiet, _QUIET_AT_ONCE)
         signals = [resolved_unheard(error, fingerprint, now, Source.QUIET) for error, fingerprint in quiet]
         if signals:
@@ -209,9 +214,13 @@ class Chores:
     def prune(self) -> None:
         """Forget the detail and the summaries that are older than they are kept."""
         now = self._tools.clock()
-        gone = self._tools.store.prune(now - self._retention, now - self._summary_retention, now)
+        gone = self._tools.store.prune(now - self._retention, now - self._summary_retention)
         if any(gone.values()):
             log.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in gone.items() if count))
+
+    def forget_senders(self) -> None:
+        """Forget which batches and events were taken, when nobody sends them again."""
+        self._tools.store.forget_senders(self._tools.clock())
 
 
 _WATCHDOG_TEXT = {

@@ -189,7 +189,13 @@ class Engine:
             if error_id in self._looking:
                 return
             self._looking.add(error_id)
-        self._looks.submit(self._look_safely, error_id)
+        look = self._looks.submit(self._look_safely, error_id)
+        look.add_done_callback(lambda _: self._end_look(error_id))  # also when it is cancelled
+
+    def _end_look(self, error_id: str) -> None:
+        with self._lock:
+            self._looking.discard(error_id)
+        self._wake.set()
 
     def _look_safely(self, error_id: str) -> None:
         try:
@@ -197,10 +203,6 @@ class Engine:
         except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
             self._count_failure("look", f"looking at {error_id} failed")
             self._put_off(error_id, 2.0)
-        finally:
-            with self._lock:
-                self._looking.discard(error_id)
-            self._wake.set()
 
     def _put_off(self, error_id: str, seconds: float) -> None:
         later = self._tools.clock() + seconds

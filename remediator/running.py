@@ -56,7 +56,11 @@ class Running:
     def start(self, run: Run, plan: Plan, *, attempts_left: int, seen: Mapping[str, Any]) -> None:
         """Let a claimed run do its work."""
         self._enter(run)
-        self._pool.submit(self._run, run, plan, attempts_left, seen)
+        try:
+            self._pool.submit(self._run, run, plan, attempts_left, seen)
+        except RuntimeError:
+            self._leave(run)  # we are being stopped: it stays as it stands, for the next life
+            raise
 
     def prepare(
         self,

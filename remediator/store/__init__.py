@@ -21,6 +21,9 @@ SENDERS_KEPT = 8 * 86400.0
 SINGLES_KEPT = 3600.0
 """Seconds for which the ids of single events are remembered."""
 
+SINGLES_LIMIT = 100_000
+"""Ids of single events that are remembered at most."""
+
 
 class StoreError(Exception):
     """The store could not do it (disk full, locked, unreachable); nothing was half written."""
@@ -270,16 +273,15 @@ class Store(Protocol):
     def uptime(self, since_minute: int) -> Mapping[str, float]:
         """Return, per target, the share (0 to 1) of looks since then that found it up."""
 
-    def prune(
-        self, detail_before: float, summary_before: float, now: float | None = None
-    ) -> Mapping[str, int]:
+    def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
         """Fold closed errors that are too old into daily summaries, drop old summaries; return what went.
 
         With an error go its decisions, runs and steps; other decisions, ended runs, ended pauses and
-        health minutes go by their own age. An open error, or one with a running run, always stays. What is
-        remembered of senders and of single events goes when it is older than *now* less SENDERS_KEPT and
-        SINGLES_KEPT; without *now* it stays.
+        health minutes go by their own age. An open error, or one with a running run, always stays.
         """
+
+    def forget_senders(self, now: float) -> Mapping[str, int]:
+        """Forget batches after SENDERS_KEPT, single events after SINGLES_KEPT or SINGLES_LIMIT newer ones."""
 
     def summaries(self, since: float) -> list[DailySummary]:
         """Return the daily summaries from the UTC day of *since* on, oldest first."""

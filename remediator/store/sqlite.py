@@ -35,7 +35,7 @@ from remediator.store.rows import (
 )
 from remediator.store.sqlite_database import Database, OnQuarantine
 from remediator.store.sqlite_intake import LATEST_ERROR, advance, keep_decision, take_all, take_once
-from remediator.store.sqlite_prune import prune
+from remediator.store.sqlite_prune import forget_senders, prune
 from soulfra_monitor.problems import Problem
 
 # S608 is silenced where a text is put together from names and conditions of ours; data is always bound.
@@ -323,10 +323,11 @@ class SqliteStore:
 
     # Keeping house
 
-    def prune(
-        self, detail_before: float, summary_before: float, now: float | None = None
-    ) -> Mapping[str, int]:
-        return prune(self._db, detail_before, summary_before, now)
+    def prune(self, detail_before: float, summary_before: float) -> Mapping[str, int]:
+        return prune(self._db, detail_before, summary_before)
+
+    def forget_senders(self, now: float) -> Mapping[str, int]:
+        return forget_senders(self._db, now)
 
     def summaries(self, since: float) -> list[DailySummary]:
         end = "WHERE day >= strftime('%Y-%m-%d', ?, 'unixepoch') ORDER BY day, target, problem, severity"

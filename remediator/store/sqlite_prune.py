@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from remediator.store import SENDERS_KEPT, SINGLES_KEPT
+from remediator.store import SENDERS_KEPT, SINGLES_KEPT, SINGLES_LIMIT
 from remediator.store.sqlite_database import Database
 
 BATCH = 500
@@ -40,29 +40,26 @@ _OLD_ROWS: Mapping[str, str] = {
 """By the name that counts it: how the oldest rows of a table go."""
 
 
-_REMEMBERED: Mapping[str, tuple[float, str]] = {
-    "senders": (
-        SENDERS_KEPT,
-        "DELETE FROM senders WHERE boot IN (SELECT boot FROM senders WHERE last_seen < ? LIMIT ?)",
-    ),
-    "single_events": (
-        SINGLES_KEPT,
-        "DELETE FROM single_events WHERE id IN (SELECT id FROM single_events WHERE at < ? LIMIT ?)",
-    ),
-}
-"""By the name that counts it: for how many seconds it is kept, and how it goes."""
+_OLD_SENDERS = "DELETE FROM senders WHERE boot IN (SELECT boot FROM senders WHERE last_seen < ? LIMIT ?)"
+_OLD_SINGLES = "DELETE FROM single_events WHERE id IN (SELECT id FROM single_events WHERE at < ? LIMIT ?)"
+_OLDEST_KEPT = "SELECT at FROM single_events ORDER BY at DESC LIMIT 1 OFFSET ?"
 
 
-def prune(
-    database: Database, detail_before: float, summary_before: float, now: float | None = None
-) -> Mapping[str, int]:
+def forget_senders(database: Database, now: float) -> Mapping[str, int]:
+    """Do what Store.forget_senders promises."""
+    above = database.read(_OLDEST_KEPT, (SINGLES_LIMIT - 1,))
+    oldest: float = max(now - SINGLES_KEPT, above[0][0] if above else 0.0)
+    return {
+        "senders": _delete(database, _OLD_SENDERS, now - SENDERS_KEPT),
+        "single_events": _delete(database, _OLD_SINGLES, oldest),
+    }
+
+
+def prune(database: Database, detail_before: float, summary_before: float) -> Mapping[str, int]:
     """Do what Store.prune promises; each transaction leaves the store whole."""
     gone = {"errors": _prune_errors(database, detail_before)}
     for table, sql in _OLD_ROWS.items():
         gone[table] = _delete(database, sql, detail_before)
-    if now is not None:
-        for table, (kept, sql) in _REMEMBERED.items():
-            gone[table] = _delete(database, sql, now - kept)
     day = datetime.fromtimestamp(summary_before, UTC).date().isoformat()
     with database.write() as connection:
         dropped = connection.execute("DELETE FROM daily_summaries WHERE day < ?", (day,))

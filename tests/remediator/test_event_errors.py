@@ -145,6 +145,21 @@ def test_silence_of_a_service_that_is_down_ends_nothing(world: Any, until: Any) 
     until(lambda: not world.error().open)
 
 
+def test_silence_says_nothing_to_a_remediator_that_was_away_itself(world: Any, until: Any) -> None:
+    send(world)
+    world.settle()
+    world.engine.stop()
+    world.offset += 2 * QUIET
+    world.begin(start=True)
+    world.chores._began = world.now()
+    world.chores.end_quiet_events()
+    assert world.store.members(world.error().id) == {PRINT: Status.FIRING}
+
+    world.pass_time(QUIET)
+    world.chores.end_quiet_events()
+    until(lambda: not world.error().open)
+
+
 def test_an_event_in_the_last_moment_keeps_it_open(world: Any, until: Any) -> None:
     send(world)
     world.pass_time(QUIET)

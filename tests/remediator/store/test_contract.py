@@ -1131,12 +1131,27 @@ def test_what_senders_sent_is_forgotten_in_time(store: Store) -> None:
     store.accept_batch("boot", 5, [], admit, at=1000.0)
     store.accept_once([event()], admit, at=1000.0)
 
-    early = store.prune(0.0, 0.0, 1000.0 + SINGLES_KEPT - 1)
-    late = store.prune(0.0, 0.0, 1000.0 + SENDERS_KEPT + 1)
+    early = store.forget_senders(1000.0 + SINGLES_KEPT - 1)
+    late = store.forget_senders(1000.0 + SENDERS_KEPT + 1)
 
-    assert (early["single_events"], early["senders"]) == (0, 0)
-    assert (late["single_events"], late["senders"]) == (1, 1)
+    assert early == {"senders": 0, "single_events": 0}
+    assert late == {"senders": 1, "single_events": 1}
     assert store.accept_batch("boot", 1, [], admit, at=1000.0) == []
+
+
+def test_the_ids_of_single_events_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remediator.store.sqlite_prune.SINGLES_LIMIT", 10)
+    for n in range(25):
+        store.accept_once([event(event_id=f"e{n}")], admit, at=1000.0 + n)
+
+    assert store.forget_senders(1030.0)["single_events"] == 15
+    assert [
+        store.accept_once([event(event_id=f"e{n}")], admit, at=1031.0)[0] is None for n in (14, 15, 24)
+    ] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_quiet_events_are_those_of_open_errors_that_fire_and_were_not_seen_for_long(store: Store) -> None:
