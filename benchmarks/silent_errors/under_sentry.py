@@ -29,7 +29,7 @@ def _run(runner: asyncio.Runner, coro: Coroutine[Any, Any, Any], **more: Any) ->
 
 
 if MORE:
-    asyncio.Runner.run = _run  # type: ignore[method-assign]
+    asyncio.Runner.run = _run  # type: ignore[assignment,method-assign]
 sentry_sdk.init(
     dsn=os.environ["CORPUS_DSN"],
     integrations=[AsyncioIntegration(), UnraisablehookIntegration()] if MORE else [],
