@@ -655,3 +655,21 @@ def test_a_service_that_others_named_keeps_its_gate() -> None:
     made = services_of([Target("h:1", {"name": "one"})], TEMPLATE, (), gate=gate)
 
     assert made.services["one"].gate == gate
+
+
+@pytest.mark.parametrize("text", [b"[" + b"[]," * 3_000_000 + b"[]]", b"[" + b"{}," * 3_000_000 + b"{}]"])
+def test_a_list_of_nothing_but_values_is_not_read(text: bytes) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(SourceError, match="more than 500,000 values") as caught:
+        parse(text, is_json=True)
+
+    assert caught.value.failure is Failure.TOO_LARGE
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_list_of_all_targets_with_many_labels_is_read() -> None:
+    labels = {f"label_{number}": "value" for number in range(40)}
+    text = json.dumps([group("10.0.0.1:80", **labels)] * discovered.TARGETS_LIMIT).encode()
+
+    assert len(parse(text, is_json=True).targets) == discovered.TARGETS_LIMIT
