@@ -345,6 +345,27 @@ class Loops:
                     place._set_running_loop = original  # noqa: SLF001
 
         self._undo.append(undo)
+        if (uvloop := sys.modules.get("uvloop")) is not None:
+            self._wrap(uvloop.Loop)
+
+    def _wrap(self, kind: Any) -> None:
+        """Learn of uvloop's loops where it was imported before, and has kept what ``patch`` replaces."""
+        original = kind.run_forever
+
+        def run_forever(loop: Any) -> None:
+            self._running(loop, sys._getframe())  # noqa: SLF001 - in C there is no other
+            try:
+                original(loop)
+            finally:
+                self._running(None, None)
+
+        kind.run_forever = run_forever
+
+        def undo() -> None:
+            if kind.run_forever is run_forever:
+                kind.run_forever = original
+
+        self._undo.append(undo)
 
     def unpatch(self) -> None:
         """Take no more notice of loops."""
@@ -406,9 +427,9 @@ class Loops:
             facts={"seconds": round(seconds, 3), "limit": LOOP_LIMIT},
         )
 
-    def _running(self, loop: Any, frame: FrameType) -> None:
+    def _running(self, loop: Any, frame: FrameType | None) -> None:
         ident = threading.get_ident()
-        if loop is None:
+        if loop is None or frame is None:
             self._beats.pop(ident, None)
             return
         native = threading.get_native_id()
