@@ -21,6 +21,7 @@ from remediator.inquiry import UNWATCHED, Inquiry, ask
 from remediator.judge import Judge, RefusalError
 from remediator.playbook import Playbook, Verify
 from remediator.policy import Answer, Health, disproved
+from remediator.rhythm import Rhythm
 from remediator.run import Outcome, Run, Trigger
 from remediator.runner import Tools, change_error
 from remediator.running import Identity, Running
@@ -74,6 +75,7 @@ class Engine:
         self._tools = tools
         self._store = tools.store
         self._stable_for = stable_for
+        self._rhythm = Rhythm(tools.clock())
         self._admit = partial(admit, stable_for=stable_for)
         self._running = Running(
             tools, identity, lease=lease, workers=workers, on_end=self.wake, on_give_up=self._give_up
@@ -124,7 +126,7 @@ class Engine:
         have severity, problem and count.
         """
         now = self._tools.clock()
-        signals = [signal_of_event(event, now) for event in events]
+        signals = [signal_of_event(event, now, self._rhythm) for event in events]
         if boot:
             taken = self._store.accept_batch(boot, seq, signals, self._admit, at=now)
         else:
@@ -132,6 +134,8 @@ class Engine:
             taken = [admission for admission in once if admission is not None] or None
         if taken is None:
             return Receipt(repeated=bool(boot or events))
+        for admission in taken:
+            self._rhythm.note(admission)
         self._tell_admissions(taken)
         return Receipt(repeated=False, admissions=tuple(taken))
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from remediator.rhythm import Rhythm
 from remediator.signals import MESSAGE_LIMIT, Signal, Source, Status
 from soulfra_monitor.classify import classify
 from soulfra_monitor.events import Event
@@ -39,16 +40,20 @@ _NOT_SAMPLED = ("service", "count", "severity", "problem", "fingerprint")
 _LEFT_OUT = "left out: more than is kept"
 
 
-def signal_of_event(event: Event, now: float) -> Signal:
-    """Return the signal of an event that came in at *now*: redacted, classified, with its sample."""
+def signal_of_event(event: Event, now: float, rhythm: Rhythm | None = None) -> Signal:
+    """Return the signal of an event that came in at *now*: redacted, classified, with its sample.
+
+    *rhythm* knows what came in before; it is asked and not told.
+    """
     clean = redact_event(event)
-    found = classify(clean)
+    target, print_ = clean.service[:TARGET_LENGTH] or "unknown", fingerprint(clean)
+    found = classify(clean, rhythm.history(target, print_, clean.count, now) if rhythm else None)
     message = _message(clean)
     return Signal(
         source=Source.EVENT,
-        fingerprint=fingerprint(clean),
+        fingerprint=print_,
         status=Status.FIRING,
-        target=clean.service[:TARGET_LENGTH] or "unknown",
+        target=target,
         problem=found.problem,
         subject=subject(clean, found.problem),
         severity=found.severity,
@@ -62,7 +67,7 @@ def signal_of_event(event: Event, now: float) -> Signal:
             **{key: _text(clean.facts[key]) for key in _FACTS if key in clean.facts},
             **({"exception": _text(clean.raised[0].type)} if clean.raised else {}),
             **({"release": _text(clean.release)} if clean.release else {}),
-            "target": clean.service[:TARGET_LENGTH] or "unknown",
+            "target": target,
             "problem": found.problem.value,
             "severity": found.severity.value,
             "kind": clean.kind.value,
