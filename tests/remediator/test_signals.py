@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from remediator.signals import (
     LABEL_LIMIT,
     MESSAGE_LIMIT,
+    OTHERS,
     RECHECK_FOR,
+    SUBJECTS_LIMIT,
     TEXT_LIMIT,
     Admission,
     Error,
@@ -23,8 +25,10 @@ from remediator.signals import (
     Status,
     Verdict,
     admit,
+    is_event,
     open_again,
     parse_webhook,
+    placed,
     reopen,
     signal_of_alert,
 )
@@ -455,3 +459,120 @@ def test_no_order_of_signals_opens_a_second_error_beside_an_open_one(
         if admission.error is not None:
             latest[problem] = admission.error
             members[admission.error.id, fingerprint] = status
+
+
+# -- events -------------------------------------------------------------------------------------------
+
+PRINT = "v1.0123456789abcdef"
+
+
+def event(**changes: Any) -> Signal:
+    fields = {"source": Source.EVENT, "fingerprint": PRINT, "problem": Problem.UNCAUGHT_EXCEPTION}
+    return signal(**{**fields, "labels": {"kind": "task"}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "told"),
+    [
+        (PRINT, True),
+        ("v12.x", True),
+        ("v1.others", True),
+        ("0123456789abcdef", False),
+        ("vx.1", False),
+        ("", False),
+    ],
+)
+def test_fingerprints_of_events_begin_with_their_version(fingerprint: str, told: bool) -> None:
+    assert is_event(fingerprint) is told
+
+
+@pytest.mark.parametrize(
+    ("given", "latest", "subjects", "subject"),
+    [
+        (event(subject="a"), None, SUBJECTS_LIMIT - 1, "a"),
+        (event(subject="a"), None, SUBJECTS_LIMIT, OTHERS),
+        (event(subject="a"), error(subject="a"), SUBJECTS_LIMIT, "a"),
+        (event(subject="a"), closed(subject="a"), SUBJECTS_LIMIT, OTHERS),
+        (event(subject=""), None, SUBJECTS_LIMIT, ""),
+        (event(subject=OTHERS), None, SUBJECTS_LIMIT, OTHERS),
+        (signal(subject="a"), None, SUBJECTS_LIMIT, "a"),
+    ],
+)
+def test_a_target_with_too_many_errors_is_spared_another(
+    given: Signal, latest: Error | None, subjects: int, subject: str
+) -> None:
+    assert placed(given, latest, subjects).subject == subject
+
+
+def test_an_event_opens_an_error_of_its_subject_with_its_count() -> None:
+    found = admit(event(subject="a", count=7), None, None, "SE_0000000f")
+
+    assert found.new
+    assert found.error is not None
+    assert (found.error.subject, found.error.fingerprint, found.error.signals) == ("a", PRINT, 7)
+
+
+@pytest.mark.parametrize(
+    ("latest", "age", "relapse"),
+    [
+        (closed(), 30.0, True),
+        (closed(), 61.0, False),
+        (closed(state=ErrorState.FAILED), 30.0, False),
+        (closed(), RECHECK_FOR + 1, False),
+    ],
+)
+def test_an_event_after_the_end_is_a_relapse_or_a_new_error_and_never_the_old_one_sent_again(
+    latest: Error, age: float, relapse: bool
+) -> None:
+    found = admit(event(received_at=CLOSED_AT + age), latest, Status.FIRING, "SE_0000000f", stable_for=60.0)
+
+    assert (found.relapse, found.new, found.decision) == (relapse, not relapse, None)
+    assert found.error is not None
+    assert found.error.open
+    assert found.error.id == (latest.id if relapse else "SE_0000000f")
+
+
+def test_a_late_death_waits_for_a_fresh_probe() -> None:
+    latest = closed(problem=Problem.PROCESS_DIED)
+
+    found = admit(event(problem=Problem.PROCESS_DIED), latest, Status.FIRING, "SE_0000000f")
+
+    assert found.error is not None
+    assert (found.new, found.error.open, found.error.check_at) == (False, False, NOW)
+
+
+@pytest.mark.parametrize(
+    ("problem", "fingerprint", "kind", "proven"),
+    [
+        (Problem.PROCESS_DIED, PRINT, "exit", True),
+        (Problem.PROCESS_DIED, PRINT, "child", False),
+        (Problem.SERVICE_TIMEOUT, PRINT, "hung", False),
+        (Problem.SERVICE_TIMEOUT, PRINT, "slow", False),
+        (Problem.SERVICE_TIMEOUT, "f1", "", True),
+        (Problem.SERVICE_DOWN, PRINT, "reported", True),
+        (Problem.MEMORY_LEAK, PRINT, "memory", False),
+    ],
+)
+def test_a_probe_disproves_what_it_can_see(
+    problem: Problem, fingerprint: str, kind: str, proven: bool
+) -> None:
+    found = error(problem=problem, fingerprint=fingerprint, labels={"kind": kind})
+
+    assert found.proven_by_probe is proven
+
+
+def test_what_becomes_critical_is_looked_at_now() -> None:
+    waiting = error(severity=Severity.MEDIUM, check_at=NOW + 15)
+
+    worse = admit(event(severity=Severity.CRITICAL), waiting, Status.FIRING, "x").error
+    alike = admit(event(severity=Severity.HIGH), waiting, Status.FIRING, "x").error
+
+    assert worse is not None
+    assert alike is not None
+    assert (worse.check_at, alike.check_at) == (NOW, NOW + 15)
+
+
+def test_a_new_episode_keeps_what_it_is_about() -> None:
+    again = open_again(closed(subject="/a", fingerprint=PRINT), "SE_0000000f")
+
+    assert (again.subject, again.fingerprint) == ("/a", PRINT)
