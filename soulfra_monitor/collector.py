@@ -3,8 +3,8 @@
 REGISTRY.register(monitor.collector())
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,19 @@ class Sum:
 
     failures: int = 0
     seconds: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    buckets: Sequence[int] = (0,) * (len(BOUNDS) + 1)
+
+    def add(self, more: "Calls | Sum") -> None:
+        self.failures += more.failures
+        self.seconds += more.seconds
+        self.buckets = [old + new for old, new in zip(self.buckets, more.buckets, strict=True)]
 
 
 class Collector(Registered):
-    """Calls, declared values and the library's own counts, as they are when they are scraped."""
+    """Calls, declared values and the library's own counts, as they are when they are scraped.
+
+    The first two bear the names under which the remediator would expose them.
+    """
 
     def __init__(
         self,
@@ -45,7 +53,8 @@ class Collector(Registered):
         """Give all families. May be asked by several scrapers at once."""
         with self._lock:
             for calls in self._drain():
-                self._add(calls)
+                key = (calls.service, calls.method, calls.caller)
+                self._sums.setdefault(key, Sum()).add(calls)
             families = [*self._of_calls(), *self._of_declared(), *self._of_library()]
         yield from families
 
@@ -53,33 +62,40 @@ class Collector(Registered):
         """Give no names beforehand: that would take the counts."""
         return []
 
-    def _add(self, calls: Calls) -> None:
-        total = self._sums.setdefault((calls.service, calls.method, calls.caller), Sum())
-        total.failures += calls.failures
-        total.seconds += calls.seconds
-        if calls.buckets:
-            total.buckets = [old + new for old, new in zip(total.buckets, calls.buckets, strict=True)]
-
     def _of_calls(self) -> Iterator[Metric]:
         labels = ("target", "method", "caller")
-        seconds = HistogramMetricFamily(
-            "soulfra_call_duration_seconds", "Time that watched calls took.", labels=labels
+        counts = CounterMetricFamily("soulfra_calls", "Calls of watched methods.", labels=labels)
+        failures = CounterMetricFamily(
+            "soulfra_call_failures", "Calls of watched methods that failed.", labels=labels
         )
-        failures = CounterMetricFamily("soulfra_call_failures", "Watched calls that failed.", labels=labels)
+        seconds = HistogramMetricFamily(
+            "soulfra_call_duration_seconds", "How long calls of watched methods took.", labels=labels[:2]
+        )
+        methods: dict[tuple[str, str], Sum] = {}
         for key, total in self._sums.items():
-            seconds.add_metric(key, _cumulated(total.buckets), total.seconds)
+            counts.add_metric(key, sum(total.buckets))
             failures.add_metric(key, total.failures)
-        yield seconds
-        yield failures
+            methods.setdefault(key[:2], Sum()).add(total)
+        for place, total in methods.items():
+            seconds.add_metric(place, _cumulated(total.buckets), total.seconds)
+        yield from (counts, failures, seconds)
 
     def _of_declared(self) -> Iterator[Metric]:
         labels = ("target", "name")
-        gauges = GaugeMetricFamily("soulfra_declared", "What applications know of themselves.", labels=labels)
-        counters = CounterMetricFamily("soulfra_declared", "What applications count.", labels=labels)
+        gauges = GaugeMetricFamily("soulfra_declared_value", "Values that services declare.", labels=labels)
+        counters = CounterMetricFamily("soulfra_declared", "Counters that services declare.", labels=labels)
+        low = GaugeMetricFamily("soulfra_declared_low", "Below it a declared value is wrong.", labels=labels)
+        high = GaugeMetricFamily(
+            "soulfra_declared_high", "Above it a declared value is wrong.", labels=labels
+        )
         for one in self._declared():
-            (counters if one.counter else gauges).add_metric((one.service, one.name), one.value)
-        yield gauges
-        yield counters
+            key = (one.service, one.name)
+            (counters if one.counter else gauges).add_metric(key, one.value)
+            if one.low is not None:
+                low.add_metric(key, one.low)
+            if one.high is not None:
+                high.add_metric(key, one.high)
+        yield from (gauges, counters, low, high)
 
     def _of_library(self) -> Iterator[Metric]:
         stats = self._stats()
@@ -100,7 +116,7 @@ def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
     return family
 
 
-def _cumulated(buckets: list[int]) -> list[tuple[str, float]]:
+def _cumulated(buckets: Sequence[int]) -> list[tuple[str, float]]:
     pairs: list[tuple[str, float]] = []
     below = 0
     for bound, count in zip([*map(str, BOUNDS), "+Inf"], buckets, strict=True):

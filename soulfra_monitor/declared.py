@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 
 from soulfra_monitor.events import Declared
 
-DECLARED_LIMIT = 500
+# The locks are re-entrant because an object that is finalised meanwhile may count as well.
+
+DECLARED_LIMIT = 100
 """Names of one process. Above it they are not taken: a name is no place for ids."""
 
 
@@ -20,7 +22,7 @@ class Gauge:
         self._wake = wake
         self._value = like.value
         self._changed = False
-        self._lock = Lock()
+        self._lock = RLock()
 
     def set(self, value: float) -> None:
         """Say what it is now. What is no finite number is not taken."""
@@ -56,7 +58,7 @@ class Gauge:
 
     def after_fork(self) -> None:
         """Begin anew in a child process, which tells nothing until it sets it."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._changed = False
 
     def total(self) -> Declared:
@@ -74,7 +76,7 @@ class Counter:
         self._wake = wake
         self._value = 0.0
         self._told = 0.0
-        self._lock = Lock()
+        self._lock = RLock()
 
     def inc(self, amount: float = 1.0) -> None:
         """Raise it by *amount*."""
@@ -97,7 +99,7 @@ class Counter:
 
     def after_fork(self) -> None:
         """Begin anew in a child process: what came before is the parent's to tell."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._told = self._value
 
     def total(self) -> Declared:
@@ -111,7 +113,7 @@ class Declarations:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._all: dict[tuple[str, str], Gauge | Counter] = {}
-        self._lock = Lock()
+        self._lock = RLock()
 
     def gauge(self, like: Declared) -> Gauge:
         """Return the gauge of that service and name. Raises ValueError when that is a counter."""
@@ -140,7 +142,7 @@ class Declarations:
 
     def after_fork(self) -> None:
         """Begin anew in a child process."""
-        self._lock = Lock()
+        self._lock = RLock()
         for one in self._all.values():
             one.after_fork()
 

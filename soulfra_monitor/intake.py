@@ -68,6 +68,12 @@ class Told:
             return mark() is error
         return mark is error.__dict__
 
+    def forget(self) -> None:
+        """Let go of what is gone, and of marks that something has been put into."""
+        for key, mark in list(self._marks.items()):
+            if (mark() is None) if type(mark) is weakref.ref else mark:
+                del self._marks[key]
+
     def add(self, error: BaseException) -> None:
         """Remember it."""
         if len(self._marks) >= TOLD_LIMIT:
@@ -101,7 +107,7 @@ class Intake:
         self.untold: Counter[str] = Counter()  # of those, what no batch has told yet
         self.cost = 0.0  # seconds that host threads spent here since the worker last asked, estimated
         self._each = 0.0  # seconds for one error, estimated
-        self._told = Told()
+        self.told = Told()
         self._start = start
 
     def raised(
@@ -118,8 +124,11 @@ class Intake:
     ) -> None:
         if isinstance(error, IGNORED) or type(error).__name__ in IGNORED_NAMES:
             return
-        if self._told.knows(error):
+        if self.told.knows(error):
             self.repeated += 1
+            return
+        if kind is Kind.SWALLOWED and self.level >= Level.NO_SWALLOWED:
+            self._shed(error)
             return
         began = time.thread_time() if self.seen % SAMPLED == 1 else 0.0
         name = service or self.settings.service
@@ -195,20 +204,16 @@ class Intake:
     ) -> tuple[Entry, int] | None:
         """Count one error; return its entry and how many to tell if it is to be told now."""
         now = time.monotonic()
-        swallowed = kind is Kind.SWALLOWED
         with self.lock:
             if error is not None:
-                if self._told.knows(error):  # another thread was faster
+                if self.told.knows(error):  # another thread was faster
                     self.repeated += 1
                     return None
-                self._told.add(error)
+                self.told.add(error)
             self.seen += 1
-            if swallowed and self.level >= Level.NO_SWALLOWED:
-                self.drop("shed", 1)
-                return None
             if self.level >= Level.COUNTS and self.admission.count(key, others, now):
                 return None
-            entry, count = self.admission.admit(key, others, now, swallowed=swallowed)
+            entry, count = self.admission.admit(key, others, now, swallowed=kind is Kind.SWALLOWED)
             if count:
                 if not self._has_room():
                     self.drop("queue", count)
@@ -220,6 +225,15 @@ class Intake:
         if not self.alive:
             self._start(self)
         return (entry, count) if count else None
+
+    def _shed(self, error: BaseException) -> None:
+        """Only count an error, at the least cost."""
+        with self.lock:
+            self.told.add(error)
+            self.seen += 1
+            self.drop("shed", 1)
+        if not self.alive:
+            self._start(self)
 
     def _has_room(self) -> bool:
         return self.queued < self.settings.queue_events and self.queued_bytes < self.settings.queue_bytes
@@ -277,14 +291,19 @@ def _likeness(error: BaseException, facts: Mapping[str, Fact] | None) -> tuple[o
     """Return what tells an error from others of its place."""
     found = _key_facts(facts)
     if isinstance(error, OSError):
-        found = (*found, error.errno, error.filename)
+        found = (*found, _scalar(error.errno), _scalar(error.filename))
     if error.__traceback__ is None and error.args and type(error.args[0]) is str:
         found = (*found, _like(error.args[0]))
     return found
 
 
 def _key_facts(facts: Mapping[str, Fact] | None) -> tuple[object, ...]:
-    return tuple(facts.get(name) for name in KEY_FACTS) if facts else ()
+    return tuple(_scalar(facts.get(name)) for name in KEY_FACTS) if facts else ()
+
+
+def _scalar(value: object) -> object:
+    """Return what can be part of a key."""
+    return value if value is None or type(value) in (str, int, float, bytes) else text_of(value)
 
 
 def _like(message: str) -> str:

@@ -32,7 +32,7 @@ from soulfra_monitor.events import Calls, Declared, Kind
 from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
 from soulfra_monitor.intake import Intake
-from soulfra_monitor.settings import SettingsError, check_service, read
+from soulfra_monitor.settings import LEVELS, SettingsError, check_service, read
 from soulfra_monitor.shedding import Level
 from soulfra_monitor.worker import Complaint, Flush, Source, Worker
 
@@ -195,7 +195,7 @@ class ErrorMonitor:
     ) -> Gauge:
         """Declare a number; below *low* or above *high* people want to know. Twice gives the same object.
 
-        Raises ValueError for a name that is declared as a counter, and above 500 names.
+        Raises ValueError for a name that is declared as a counter, and above 100 names.
         """
         place = service or self.settings.service
         return self._declarations.gauge(
@@ -423,16 +423,19 @@ class ErrorMonitor:
     def _start_worker(self, intake: Intake) -> None:
         """Start the thread, without waiting for it. Where none can be had, who leaves does its work."""
         now = time.monotonic()
-        with intake.lock:
-            if intake.alive or now < self._start_again_at:
-                return
-            intake.alive = True
+        busy, guard.busy = guard.busy, True
         try:
+            with intake.lock:
+                if intake.alive or now < self._start_again_at:
+                    return
+                intake.alive = True
             _thread.start_new_thread(self._worker.run, ())
         except RuntimeError as error:
             intake.alive = False
             self._start_again_at = now + START_AGAIN_AFTER
             self._count_failure("thread", error)
+        finally:
+            guard.busy = busy
 
     def _beat(self, beat: Beat) -> None:
         if self._running:
@@ -563,14 +566,16 @@ def _frozen(value: Any) -> Any:
 
 
 def _log_as(level: str) -> Callable[[str, str], None]:
-    """Return what logs for us. logging is loaded when there is something to log, on the worker."""
+    """Return what logs for us: through logging if the program uses it, else as logging would, to stderr."""
 
     def say(severity: str, text: str) -> None:
-        import logging  # noqa: PLC0415 - a program without it should not pay for it
-
-        logger = logging.getLogger("soulfra_monitor")
-        logger.setLevel(level.upper())
-        logger.log(getattr(logging, severity.upper()), "%s", text)
+        logging: Any = sys.modules.get("logging")
+        if hasattr(logging, "getLogger"):
+            logger = logging.getLogger("soulfra_monitor")
+            logger.setLevel(level.upper())
+            logger.log(getattr(logging, severity.upper()), "%s", text)
+        elif LEVELS.index(severity) >= max(LEVELS.index(level), LEVELS.index("warning")) and sys.stderr:
+            sys.stderr.write(f"{text}\n")
 
     return say
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from queue import Empty
 from threading import Event as Signal
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from soulfra_monitor import __version__
 from soulfra_monitor.admission import Entry, Told
@@ -23,6 +23,7 @@ from soulfra_monitor.events import Batch, Calls, Declared, Event
 from soulfra_monitor.events import Sender as Origin
 from soulfra_monitor.guard import guard
 from soulfra_monitor.intake import Intake
+from soulfra_monitor.loading import load
 from soulfra_monitor.redaction import redact_event
 from soulfra_monitor.sender import GZIP_FROM, Sender
 from soulfra_monitor.shedding import Level, Shedding
@@ -43,6 +44,7 @@ IDLE = 5.0
 """Seconds after which a thread with nothing to do ends. The next error starts another."""
 
 PAUSE_AFTER_FAILURE = 1.0
+Counted = TypeVar("Counted", Calls, Declared)
 _GZIP = 31  # zlib's number for gzip's format
 
 
@@ -79,7 +81,7 @@ class Worker:
         self.spool = Spool(
             settings.spool, settings.service, limit=settings.spool_bytes, age=settings.spool_age
         )
-        self.dispatch = Dispatch(intake, self.sender, self.spool, say, Counts())
+        self.dispatch = Dispatch(intake, self.sender, self.spool, self._note, Counts())
         self._intake = intake
         self._source = source
         self._say = say
@@ -90,6 +92,7 @@ class Worker:
             boot=intake.boot, service=settings.service, name=NAME, host=_host(), pid=intake.pid
         )
         self._seq = 0
+        self._notes: list[tuple[str, str]] = []
         self._inbox: list[Any] = []
         self._events: list[Event] = []
         self._size = 0  # of the events, about
@@ -101,6 +104,7 @@ class Worker:
     def run(self) -> None:
         """Work as a thread, until there has been nothing to do for a while."""
         guard.busy = True
+        load(secure=self._intake.settings.url.startswith("https:"))
         self._busy_at = time.monotonic()
         with self.desk:
             self.dispatch.adopt()
@@ -133,6 +137,7 @@ class Worker:
         else:
             self._answer_flushes(go_on=False)
         self._spend(time.thread_time() - began)
+        self._log()
 
     def put_by(self) -> None:
         """Make parcels of all there is and spool them: there is no time left to send."""
@@ -175,9 +180,8 @@ class Worker:
         """Take what has come in, up to a batch."""
         queue = self._intake.queue
         while True:
-            for item in self._inbox:
-                self._take(item)
-            self._inbox.clear()
+            while self._inbox:
+                self._take(self._inbox.pop(0))
             if len(self._events) >= BATCH_EVENTS or self._size >= BATCH_BYTES:
                 return
             try:
@@ -194,7 +198,7 @@ class Worker:
         elif isinstance(item, Flush):
             self._flushes.append(item)
         elif isinstance(item, Complaint):
-            self._say(item.level, item.text)
+            self._note(item.level, item.text)
 
     def _paint(self, entry: Entry, sketch: Sketch) -> None:
         """Make an event of a sketch, without secrets. What cannot be redacted is dropped."""
@@ -228,6 +232,7 @@ class Worker:
                 self._tell(told, now)
             self._intake.drop("usual", self._intake.admission.usual)
             self._intake.admission.usual = 0
+            self._intake.told.forget()
         self.dispatch.adopt()
 
     def _tell(self, told: Told, now: float) -> None:
@@ -244,17 +249,25 @@ class Worker:
         self.shedding.spend(seconds + cost)
         level = self.shedding.judge(time.monotonic())
         if level != self._intake.level:
-            self._say("warning" if level > self._intake.level else "info", _what_is_shed(level))
+            self._note("warning" if level > self._intake.level else "info", _what_is_shed(level))
             self._intake.level = level
             self._counts_due = True
+
+    def _note(self, level: str, text: str) -> None:
+        """Keep a line for the log: a handler may block, and nothing of ours must be locked then."""
+        self._notes.append((level, text))
+
+    def _log(self) -> None:
+        while self._notes:
+            self._say(*self._notes.pop(0))
 
     # what goes out
 
     def _pack(self) -> None:
         """Make a parcel of the events there are, and of counts when they are due and would arrive."""
         with_counts = self._counts_due and self.dispatch.takes_fresh
-        calls = self._source.calls() if with_counts else ()
-        declared = self._source.declared() if with_counts else ()
+        calls = self._ask(self._source.calls) if with_counts else ()
+        declared = self._ask(self._source.declared) if with_counts else ()
         with self._intake.lock:
             dropped = dict(self._intake.untold) if with_counts or self._events else {}
             if not (self._events or calls or declared or dropped):
@@ -274,9 +287,23 @@ class Worker:
             shedding=self._intake.level > Level.FULL,
         )
         weight = sum(event.count for event in events)
-        self.dispatch.offer(_parcel(batch, weight))
+        try:
+            self.dispatch.offer(_parcel(batch, weight))
+        except Exception as error:  # noqa: BLE001 - a batch is lost, counted and told
+            self._broke("batch", error)
+            with self._intake.lock:
+                self._intake.drop("batch", weight)
+                self._intake.untold.update(dropped)
         with self._intake.lock:
             self._intake.on_way -= weight
+
+    def _ask(self, source: Callable[[], tuple[Counted, ...]]) -> tuple[Counted, ...]:
+        """Ask for counts. What cannot count must not keep errors from being told."""
+        try:
+            return source()
+        except Exception as error:  # noqa: BLE001 - told; the next batch asks again
+            self._broke("counts", error)
+            return ()
 
     def _next_shipment(self, now: float) -> Shipment | None:
         if now < self.dispatch.retry_at and not self._flushes:
