@@ -524,6 +524,8 @@ def test_an_event_opens_an_error_of_its_subject_with_its_count() -> None:
 def test_an_event_after_the_end_is_a_relapse_or_a_new_error_and_never_the_old_one_sent_again(
     latest: Error, age: float, relapse: bool
 ) -> None:
+    latest = replace(latest, problem=Problem.UNCAUGHT_EXCEPTION)
+
     found = admit(event(received_at=CLOSED_AT + age), latest, Status.FIRING, "SE_0000000f", stable_for=60.0)
 
     assert (found.relapse, found.new, found.decision) == (relapse, not relapse, None)
