@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -54,33 +55,47 @@ def _tell(patches: Patches, error: OSError) -> None:
     patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": here()})
 
 
-class Opener:
+class Opener(partial[Any]):
     """``open``, which tells of refusals. No function: one that is kept in a class would become a method."""
 
-    def __init__(self, patches: Patches, before: Any) -> None:
-        self._patches = patches
-        self._before = before
-        self.__name__ = self.__qualname__ = "open"
-        self.__module__ = before.__module__
-        self.__doc__ = before.__doc__
-        self.__wrapped__ = before
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._before(*args, **kwargs)
-        except OSError as error:
-            self._patches.safely(_tell, self._patches, error)
-            raise
-
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> Any:
         return "open"
 
     def __repr__(self) -> str:
-        return repr(self._before)
+        return repr(vars(self)["__wrapped__"])
+
+
+def _opener(patches: Patches, before: Any) -> Opener:
+    def opens(  # noqa: PLR0917 - the arguments of open
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        closefd: bool = True,
+        opener: Any = None,
+    ) -> Any:
+        try:
+            return before(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        except OSError as error:
+            patches.safely(_tell, patches, error)
+            raise
+
+    opens.__name__ = opens.__qualname__ = "open"
+    made = Opener(opens)
+    vars(made).update(
+        __module__=before.__module__,
+        __name__="open",
+        __qualname__="open",
+        __doc__=before.__doc__,
+        __wrapped__=before,
+    )
+    return made
 
 
 def _wrap(patches: Patches) -> None:
-    opener = Opener(patches, io.open)
+    opener = _opener(patches, io.open)
     patches.replace(io, "open", opener)
     patches.replace(sys.modules["builtins"], "open", opener)
     patches.on_import("socket", lambda module: _fit_socket(patches, module))

@@ -12,7 +12,7 @@ from soulfra_monitor.hooks.answers import Asked, clock, means_failure
 from soulfra_monitor.hooks.patch import Patches
 
 ASKED = "_soulfra_asked"
-"""What a connection was asked last, and then what a response is the answer to: method, path, since when."""
+"""What a connection was asked last, and then what a response is the answer to, as ``_ask`` gives it."""
 
 
 def install(reporter: Reporter) -> Undo:
@@ -30,7 +30,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
 
     def make_put(function: Any) -> Any:
         def putrequest(self: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
-            vars(self)[ASKED] = (method, url, clock())
+            vars(self)[ASKED] = _ask(self, method, url)
             return function(self, method, url, *args, **kwargs)
 
         return putrequest
@@ -40,7 +40,9 @@ def _fit(patches: Patches, module: ModuleType) -> None:
 
         def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
             response = get(self, *args, **kwargs)
-            patches.safely(_answered, patches, self, response, sys._getframe(1))  # noqa: SLF001 - who asked
+            vars(response)[ASKED] = vars(self).pop(ASKED, None)
+            if means_failure(response.status):
+                patches.safely(_answered, patches, response, sys._getframe(1))  # noqa: SLF001 - who asked
             return response
 
         return getresponse
@@ -106,24 +108,27 @@ def _failed(patches: Patches, owner: Any, error: BaseException) -> None:
     _asked(owner).failed(patches.outlet, error)
 
 
-def _answered(patches: Patches, connection: Any, response: Any, frame: FrameType) -> None:
-    asked = vars(connection).pop(ASKED, None)
-    if asked is not None:
-        method, path, began = asked
-        vars(response)[ASKED] = (method, _url(connection, path), began)
-    if means_failure(response.status):
-        _asked(response).answered(patches.outlet, response.status, frame)
+def _answered(patches: Patches, response: Any, frame: FrameType) -> None:
+    _asked(response).answered(patches.outlet, response.status, frame)
+
+
+def _ask(connection: Any, method: Any, path: Any) -> tuple[Any, ...]:
+    """Return all that there may be to tell of a request; the response must not keep the connection."""
+    host = getattr(connection, "_tunnel_host", None) or connection.host
+    port = getattr(connection, "_tunnel_port", None) or connection.port
+    return method, connection.default_port, host, port, path, clock()
 
 
 def _asked(owner: Any) -> Asked:
-    method, url, began = vars(owner).get(ASKED) or ("", "", None)
-    return Asked(method, _url(owner, url) if hasattr(owner, "host") else url, began)
+    found = vars(owner).get(ASKED)
+    if found is None:
+        found = _ask(owner, "", "") if hasattr(owner, "host") else ("", 80, "", "", "", None)
+    method, default_port, host, port, path, began = found
+    return Asked(method, _url(default_port, host, port, str(path)), began)
 
 
-def _url(connection: Any, path: Any) -> str:
-    if "://" in str(path):  # as proxies are asked
-        return str(path)
-    scheme = "https" if connection.default_port == 443 else "http"  # noqa: PLR2004 - as http.client has it
-    host = getattr(connection, "_tunnel_host", None) or connection.host
-    port = getattr(connection, "_tunnel_port", None) or connection.port
+def _url(default_port: int, host: str, port: object, path: str) -> str:
+    if "://" in path:  # as proxies are asked
+        return path
+    scheme = "https" if default_port == 443 else "http"  # noqa: PLR2004 - as http.client has it
     return f"{scheme}://{f'[{host}]' if ':' in str(host) else host}:{port}{path}"

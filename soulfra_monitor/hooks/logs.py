@@ -29,9 +29,10 @@ def install(reporter: Reporter) -> Undo:
 
         def make(call: Any) -> Any:
             def callHandlers(self: Any, record: Any) -> None:  # noqa: N802 - its name
-                if record.levelno >= warning:
+                level = record.levelno
+                if level >= error or (level >= warning and (record.exc_info or sys.exc_info()[1])):
                     frame = sys._getframe(1)  # noqa: SLF001 - who logs
-                    patches.safely(_tell, patches, record, record.levelno >= error, (frame, source))
+                    patches.safely(_tell, patches, record, level >= error, (frame, source))
                 call(self, record)
 
             return callHandlers

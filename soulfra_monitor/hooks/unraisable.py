@@ -37,4 +37,6 @@ def _kind(error: BaseException, said: str) -> Kind:
         return Kind.RESOURCE
     if isinstance(error, RuntimeWarning) and "was never awaited" in str(error):
         return Kind.NEVER_AWAITED
+    if "thread started by" in said:  # by _thread, not by threading
+        return Kind.THREAD
     return Kind.ATEXIT if "atexit" in said else Kind.UNRAISABLE

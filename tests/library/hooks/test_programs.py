@@ -60,6 +60,9 @@ SILENT = {
         message="3",
         handled=False,
     ),
+    "thread without threading": Silent(
+        source=FAIL + "import _thread\n_thread.start_new_thread(fail, ())\ntime.sleep(0.2)", kind=Kind.THREAD
+    ),
     "future kept": Silent(source=POOL + "kept = pool.submit(fail)\nsettle()", kind=Kind.FUTURE),
     "future dropped": Silent(source=POOL + "pool.submit(fail)\nsettle()", kind=Kind.FUTURE),
     "future at the end": Silent(source=POOL + "kept = pool.submit(fail)", kind=Kind.FUTURE),
