@@ -118,7 +118,7 @@ def _meta(meta: type) -> type:
 
 
 def _maker(original: type) -> Callable[..., Any]:
-    """Return a ``__new__`` for ``type(self).__new__(type(self))``, as copies are often made: they are plain."""
+    """Return a ``__new__`` for ``type(self).__new__(type(self))``: copies made in this way are plain."""
 
     def make(kind: type, *args: Any, **kwargs: Any) -> Any:
         return original.__new__(original_of(kind), *args, **kwargs)

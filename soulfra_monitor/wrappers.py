@@ -459,7 +459,7 @@ def _misjudged(method: Method, error: Exception) -> None:
 
 
 _FILE = "<soulfra_monitor, passed over like importlib._bootstrap>"
-"""``warnings`` and ``logging`` pass over frames of files with these two words: ``stacklevel`` keeps its meaning."""
+"""``warnings`` and ``logging`` pass over frames of files with these words: ``stacklevel`` works as before."""
 
 _ENDS = (StopIteration, StopAsyncIteration)
 _RUNNING: Mapping[type, str] = {

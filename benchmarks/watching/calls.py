@@ -14,6 +14,9 @@ from soulfra_monitor.watching import Options, watch
 ROUND = 0.004
 """Seconds of processor time that one round of one variant is to take."""
 
+WARM_UP = 500
+"""Calls after which the interpreter has adapted to what it runs."""
+
 EVERYTHING = Options(slow=1.0, timeout=5.0, failed=lambda result: result is None)
 """All features on: slow calls, timeouts for the watchdog, a check of each result."""
 
@@ -35,7 +38,7 @@ class Variant:
     """One way to measure calls."""
 
     name: str
-    target: Any  # has the method ``call``
+    target: Analyzer
     asynchronous: bool = False
     before: Callable[[], object] = lambda: None  # each round
     calls: int = 0  # a round
@@ -47,27 +50,18 @@ class Variant:
         return statistics.median(self.nanoseconds)
 
 
-class Target:
-    """Has one method, as all of them are called in the same way."""
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        self.call = method
-
-
 def variants() -> tuple[list[Variant], list[str]]:
     """Return what can be measured here, and what cannot, with the reason."""
     found = [
-        Variant("plain", Target(Analyzer().analyze)),
-        Variant("functools.wraps, handing through", Target(_through(Analyzer().analyze))),
-        Variant("watched", Target(watch(Analyzer(), "bench", Quiet()).analyze)),
-        Variant("watched, all features on", Target(watch(Analyzer(), "bench", Quiet(), EVERYTHING).analyze)),
-        Variant("async: plain", Target(Analyzer().analyze_later), asynchronous=True),
-        Variant(
-            "async: watched", Target(watch(Analyzer(), "bench", Quiet()).analyze_later), asynchronous=True
-        ),
+        Variant("plain", Analyzer()),
+        Variant("functools.wraps, handing through", _decorated(_through)),
+        Variant("watched", watch(Analyzer(), "bench", Quiet())),
+        Variant("watched, all features on", watch(Analyzer(), "bench", Quiet(), EVERYTHING)),
+        Variant("async: plain", Analyzer(), asynchronous=True),
+        Variant("async: watched", watch(Analyzer(), "bench", Quiet()), asynchronous=True),
         Variant(
             "async: watched, all features on",
-            Target(watch(Analyzer(), "bench", Quiet(), EVERYTHING).analyze_later),
+            watch(Analyzer(), "bench", Quiet(), EVERYTHING),
             asynchronous=True,
         ),
     ]
@@ -83,7 +77,8 @@ def variants() -> tuple[list[Variant], list[str]]:
 def measure(found: list[Variant], rounds: int) -> None:
     """Measure all of them in turn, as often as *rounds* says."""
     for variant in found:
-        variant.calls = 50
+        variant.calls = WARM_UP
+        _round(variant)
         variant.calls = max(50, int(ROUND * 1e9 / _round(variant)))
     for _ in range(rounds):
         for variant in found:
@@ -97,18 +92,27 @@ def _round(variant: Variant) -> float:
     return _call(variant.target, variant.calls) / variant.calls * 1e9
 
 
-def _call(target: Any, count: int) -> float:
+def _call(target: Analyzer, count: int) -> float:
     began = time.thread_time()
     for number in range(count):
-        target.call(number)
+        target.analyze(number)
     return time.thread_time() - began
 
 
-async def _await(target: Any, count: int) -> float:
+async def _await(target: Analyzer, count: int) -> float:
     began = time.thread_time()
     for number in range(count):
-        await target.call(number)
+        await target.analyze_later(number)
     return time.thread_time() - began
+
+
+def _decorated(decorate: Callable[[Any], Any]) -> Analyzer:
+    """Return an object whose class was decorated by hand, as others want it."""
+
+    class Decorated(Analyzer):
+        analyze = decorate(Analyzer.analyze)
+
+    return Decorated()
 
 
 def _through(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,21 +130,23 @@ def _prometheus() -> list[Variant]:
     seconds = prometheus.Histogram("seconds", "s", ["method"], registry=registry).labels("analyze")
     failures = prometheus.Counter("failures", "f", ["method"], registry=registry).labels("analyze")
     calls = prometheus.Counter("calls", "c", ["method"], registry=registry).labels("analyze")
-    method = Analyzer().analyze
 
-    @functools.wraps(method)
-    def measured(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return method(*args, **kwargs)
-        except Exception:
-            failures.inc()
-            raise
-        finally:
-            seconds.observe(time.perf_counter() - began)
-            calls.inc()
+    def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            except Exception:
+                failures.inc()
+                raise
+            finally:
+                seconds.observe(time.perf_counter() - began)
+                calls.inc()
 
-    return [Variant("prometheus_client, histogram and counter", Target(measured))]
+        return measured
+
+    return [Variant("prometheus_client, histogram and counter", _decorated(decorate))]
 
 
 def _sentry() -> list[Variant]:
@@ -157,7 +163,7 @@ def _sentry() -> list[Variant]:
         transport=Nowhere,
         default_integrations=False,
     )
-    traced = Target(sentry_sdk.trace(Analyzer().analyze))
+    traced = _decorated(sentry_sdk.trace)
     current: list[Any] = []
 
     def begin(name: str) -> None:
@@ -192,24 +198,26 @@ def _opentelemetry() -> list[Variant]:
     seconds = meter.create_histogram("seconds")
     labels = {"method": "analyze"}
 
-    def measured_by(sampler: Sampler) -> Callable[..., Any]:
+    def measured_by(sampler: Sampler) -> Analyzer:
         provider = TracerProvider(sampler=sampler)
         provider.add_span_processor(BatchSpanProcessor(Nowhere()))
         tracer = provider.get_tracer("bench")
-        method = Analyzer().analyze
 
-        @functools.wraps(method)
-        def measured(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            with tracer.start_as_current_span("analyze"):
-                try:
-                    return method(*args, **kwargs)
-                finally:
-                    seconds.record(time.perf_counter() - began, labels)
+        def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(method)
+            def measured(*args: Any, **kwargs: Any) -> Any:
+                began = time.perf_counter()
+                with tracer.start_as_current_span("analyze"):
+                    try:
+                        return method(*args, **kwargs)
+                    finally:
+                        seconds.record(time.perf_counter() - began, labels)
 
-        return measured
+            return measured
+
+        return _decorated(decorate)
 
     return [
-        Variant("OpenTelemetry, span (not sampled) and metric", Target(measured_by(ALWAYS_OFF))),
-        Variant("OpenTelemetry, span (sampled) and metric", Target(measured_by(ALWAYS_ON))),
+        Variant("OpenTelemetry, span (not sampled) and metric", measured_by(ALWAYS_OFF)),
+        Variant("OpenTelemetry, span (sampled) and metric", measured_by(ALWAYS_ON)),
     ]
