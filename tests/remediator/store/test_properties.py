@@ -15,8 +15,9 @@ from soulfra_monitor.problems import Problem, Severity
 
 SIGNALS = st.builds(
     Signal,
-    source=st.just(Source.ALERTMANAGER),
-    fingerprint=st.sampled_from(["f1", "f2", "f3"]),
+    source=st.sampled_from([Source.ALERTMANAGER, Source.EVENT]),
+    fingerprint=st.sampled_from(["f1", "f2", "v1.3"]),
+    subject=st.sampled_from(["", "s"]),
     status=st.sampled_from(Status),
     target=st.sampled_from(["a", "b"]),
     problem=st.sampled_from([Problem.SERVICE_DOWN, Problem.ERROR_RATE]),
@@ -53,12 +54,12 @@ def _turn(store: Store, event: str) -> None:
     for error in store.find_errors(ErrorQuery(open=event == CLOSE)):
         state = ErrorState.RECOVERED if event == CLOSE else ErrorState.PENDING
         changed = replace(error, open=event == REOPEN, state=state, closed_at=error.last_seen)
-        others = _open(store)[error.target, error.problem]
+        others = _open(store)[error.target, error.problem, error.subject]
         assert store.update_error(changed) is (event == CLOSE or others == 0)
 
 
-def _open(store: Store) -> Counter[tuple[str, Problem]]:
-    return Counter((e.target, e.problem) for e in store.find_errors(ErrorQuery(open=True)))
+def _open(store: Store) -> Counter[tuple[str, Problem, str]]:
+    return Counter((e.target, e.problem, e.subject) for e in store.find_errors(ErrorQuery(open=True)))
 
 
 def _check(store: Store, taken: list[Admission]) -> None:
