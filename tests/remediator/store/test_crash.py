@@ -114,3 +114,39 @@ def test_kill_9_leaves_no_batch_in_part(address: str) -> None:
             assert count >= len(told) * 50
         finally:
             store.close()
+
+
+SENT_AGAIN = """
+from dataclasses import replace
+start = int(sys.stdin.readline())
+for seq in range(start, 100000):
+    event = replace(
+        signal("trust-engine"), source=Source.EVENT, problem=Problem.UNCAUGHT_EXCEPTION, count=3,
+        fingerprint="v1.0123456789abcdef", subject="v1.0123456789abcdef",
+    )
+    store.accept_batch("boot", seq, [event, event], admit, at=1000.0)
+    print(seq, flush=True)
+"""
+
+
+def test_a_batch_that_kill_9_may_have_stopped_is_sent_again_and_counts_once(address: str) -> None:
+    last = 0
+    for _ in range(5):
+        with child(SENT_AGAIN, address) as process:
+            go(process)
+            assert process.stdin is not None
+            # The one after the last that was acknowledged may have been taken: the sender cannot know.
+            print(last + 1, file=process.stdin, flush=True)
+            told = [output(process).readline() for _ in range(40)]
+            process.kill()
+            told += output(process).readlines()
+        last = max(int(line) for line in told if line.endswith("\n"))
+
+    store = open_store(address)
+    try:
+        (found,) = store.find_errors(ErrorQuery())
+        (member,) = store.membership(found.id)
+        assert found.signals in (6 * last, 6 * (last + 1))
+        assert member.times == found.signals
+    finally:
+        store.close()
