@@ -267,7 +267,8 @@ class Prober:
         """Hold a place and tell how many of the *limit* seconds are left with it."""
         free, asked = self._free, monotonic()
         try:
-            await asyncio.wait_for(free.acquire(), limit)
+            async with asyncio.timeout(limit):  # wait_for could lose a place that a cancelled one just got
+                await free.acquire()
         except TimeoutError as error:
             message = "too many probes run at once; raise exporter.concurrency or ask less often"
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, message) from error

@@ -18,6 +18,7 @@ from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.kinds import Tls
 from exporter.loading import load_config
+from exporter.probes import probe_function
 from exporter.state import Verdict
 from exporter.webconfig import load_web_config
 
@@ -236,7 +237,7 @@ async def test_a_kind_that_cannot_be_loaded_changes_nothing_and_hinders_no_later
     watched: Watched, monkeypatch: pytest.MonkeyPatch, place: str, until: Callable[..., Any]
 ) -> None:
     before = watched.everything()
-    load = scheduling.probe_function
+    load = probe_function
 
     def no_files_left(kind: str) -> Any:
         if kind == "dns":
