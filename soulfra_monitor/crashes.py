@@ -23,6 +23,7 @@ from soulfra_monitor import spool
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
 from soulfra_monitor.settings import Settings, read
+from soulfra_monitor.watchdog import pulse
 
 FOLDER = ".lives"
 SUFFIX = ".life"
@@ -36,7 +37,7 @@ FORGET_AFTER = 7 * 86400.0
 """Seconds after which nobody wants to know."""
 
 FATAL = "Fatal Python error: "
-_STOPPED = "Current thread "  # how a dump begins that is not of a fatal error
+_STOPPED = "Stack (most recent call first)"  # how a dump begins that is not of a fatal error
 _NOTE = "soulfra: "
 _STOPS = ("SIGTERM", "SIGHUP")
 _SIGNALS = {
@@ -180,7 +181,10 @@ def install(reporter: Reporter) -> Undo:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=record.in_child)
 
+    stop_looking = pulse.add(lambda _: look(reporter), reporter)
+
     def undo() -> None:
+        stop_looking()
         atexit.unregister(record.goodbye)
         record.goodbye()
 
@@ -361,13 +365,12 @@ def _age(path: str) -> float:
 
 
 def _is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits to be reaped does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (OSError, IndexError):
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _number(text: str) -> float:

@@ -2,7 +2,7 @@
 
 A level (80 % of the limit on open files, 90 % of that on memory) is told when it is reached. Growth is told
 when it is steady and leads to the limit soon: over one of three windows, growth must be significant
-(Mann-Kendall) in both halves, and the line through it (Theil-Sen) must reach the limit within four times the
+(Mann-Kendall) in both halves, and the line through it (Theil-Sen) must reach the limit within a few times the
 window. Looking at minima, a sawtooth of the garbage collector is flat; a step, however high, is flat in one
 of the halves.
 
@@ -34,10 +34,10 @@ WARM_UP = 60.0
 """Seconds at the begin in which growth is normal."""
 
 POINTS = 30
-STEPS = (1, 10, 120)
-"""Windows of 30 minima, each of so many looks: half a minute, five minutes, an hour."""
+WINDOWS = ((1, 120.0), (10, 1200.0), (120, 7200.0))
+"""Windows of 30 minima, each of so many looks, and the seconds that one looks ahead from there: half a minute
+for two, five minutes for twenty, an hour for two."""
 
-HORIZON = 4.0
 SIGNIFICANT = 2.33  # standard deviations: one time in a hundred by chance, in each half
 
 LEAST_HANDLES = 20
@@ -71,13 +71,14 @@ class Growth:
     first: float
     last: float
     window: float  # seconds
+    horizon: float  # seconds that it can be drawn out for
 
     def until(self, limit: float) -> float:
         """Return the seconds until *limit* is reached."""
         return (limit - self.last) / self.slope
 
 
-def growth(values: Sequence[float], step: float) -> Growth | None:
+def growth(values: Sequence[float], step: float, horizon: float) -> Growth | None:
     """Return how *values*, *step* seconds apart, grow steadily; None if they do not."""
     half = len(values) // 2
     if any(mann_kendall(part) < SIGNIFICANT for part in (values[:half], values[half:])):
@@ -85,7 +86,7 @@ def growth(values: Sequence[float], step: float) -> Growth | None:
     slope = theil_sen(values) / step
     if slope <= 0:
         return None
-    return Growth(slope=slope, first=values[0], last=values[-1], window=step * len(values))
+    return Growth(slope=slope, first=values[0], last=values[-1], window=step * len(values), horizon=horizon)
 
 
 def mann_kendall(values: Sequence[float]) -> float:
@@ -110,8 +111,9 @@ def theil_sen(values: Sequence[float]) -> float:
 class Window:
     """The minima of the last looks."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, horizon: float) -> None:
         self.step = step
+        self.horizon = horizon
         self.minima: list[float] = []
         self._looks = 0
         self._minimum = 0.0
@@ -131,12 +133,12 @@ class Series:
     """One kind of usage over time."""
 
     def __init__(self) -> None:
-        self._windows = [Window(step) for step in STEPS]
+        self._windows = [Window(step, horizon) for step, horizon in WINDOWS]
 
     def add(self, value: float) -> list[Growth]:
         """Take a look's value; return steady growth over windows that have moved on."""
         moved = [window for window in self._windows if window.add(value)]
-        grown = [growth(window.minima, window.step * EVERY) for window in moved]
+        grown = [growth(window.minima, window.step * EVERY, window.horizon) for window in moved]
         return [one for one in grown if one is not None]
 
 
@@ -211,7 +213,7 @@ def leads_to_trouble(kind: Kind, one: Growth, limit: int) -> bool:
     if kind is Kind.THREADS:
         return grown >= LEAST_THREADS and one.last >= THREADS_FACTOR * one.first
     least = LEAST_HANDLES if kind is Kind.HANDLES else LEAST_MEMORY
-    return bool(limit) and grown >= least and one.until(limit) <= HORIZON * one.window
+    return bool(limit) and grown >= least and one.until(limit) <= one.horizon
 
 
 def install(reporter: Reporter) -> Undo:
