@@ -16,6 +16,8 @@ import redis
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from soulfra_monitor.classify import Classification, History, classify
 from soulfra_monitor.events import Event, Kind, Raised, Relation
@@ -107,7 +109,7 @@ def test_a_timeout_is_known_from_every_client(mute_port: int) -> None:
 
 
 def test_redis_away_is_redis_away_though_the_system_says_refused(closed_port: int) -> None:
-    client = redis.Redis(port=closed_port)
+    client = redis.Redis(port=closed_port, retry=Retry(NoBackoff(), 0))
 
     verdict = classify(_raised_by(client.ping))
 
