@@ -12,7 +12,7 @@ from types import FrameType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from soulfra_monitor.hooks import Reporter, Undo, exits, grace
+from soulfra_monitor.hooks import Reporter, Undo, exits
 from soulfra_monitor.hooks.patch import Outlet, Patches
 from soulfra_monitor.hooks.unused import thrown_away
 
@@ -28,7 +28,7 @@ PROGRAMS_LIMIT = 1000
 def install(reporter: Reporter) -> Undo:
     """Report children of ``subprocess`` and ``asyncio.subprocess`` whose failure nobody looks at."""
     patches = Patches(reporter, "children")
-    exits_seen = Exits(patches.outlet)
+    exits_seen = Exits(patches)
     patches.on_import("subprocess", lambda module: _fit(patches, exits_seen, module))
     patches.on_import("asyncio.subprocess", lambda module: _fit_asyncio(patches, exits_seen, module))
     return patches.undo
@@ -59,8 +59,8 @@ class Exit:
 class Exits:
     """The failed children of this process that nobody has looked at."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, patches: Patches) -> None:
+        self._patches = patches
         self._exits: WeakKeyDictionary[Any, Exit] = WeakKeyDictionary()
         self._signalled: WeakSet[Any] = WeakSet()
         self._ones: set[str] = set()
@@ -75,7 +75,7 @@ class Exits:
             return
         if code == 1 and not self._first(program):
             return
-        found = Exit(self._outlet, program, code, at)
+        found = Exit(self._patches.outlet, program, code, at)
         self._exits[owner] = found
         place = ref(found)
 
@@ -84,7 +84,7 @@ class Exits:
             if waiting is not None:
                 waiting.look()
 
-        grace.later(look)
+        self._patches.look_later(look)
 
     def looked(self, owner: Any) -> None:
         """Take note that somebody looks at the exit code."""

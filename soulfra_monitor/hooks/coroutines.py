@@ -22,10 +22,9 @@ def install(reporter: Reporter) -> Undo:
 
         def _warn_unawaited_coroutine(coroutine: Any) -> None:
             patches.safely(_tell, patches, coroutine, sys._getframe(1))  # noqa: SLF001 - where it was dropped
-            if stock and not coroutine.cr_origin:
+            if stock:
                 # As the interpreter's own does, which would name our line here and not the program's.
-                text = f"coroutine '{coroutine.__qualname__}' was never awaited"
-                warnings.warn(text, RuntimeWarning, stacklevel=2, source=coroutine)
+                warnings.warn(_text(coroutine), RuntimeWarning, stacklevel=2, source=coroutine)
             else:
                 warn(coroutine)
 
@@ -47,3 +46,19 @@ def _tell(patches: Patches, coroutine: Any, frame: Any) -> None:
     patches.outlet.noted(
         Kind.NEVER_AWAITED, f"coroutine '{name}' was never awaited", frame=frame, context=context
     )
+
+
+def _text(coroutine: Any) -> str:
+    """Return what Python says of *coroutine*; where it was made is known in asyncio's debug mode."""
+    said = f"coroutine '{coroutine.__qualname__}' was never awaited"
+    if coroutine.cr_origin is None:
+        return said
+    import linecache  # noqa: PLC0415 - as Python itself does
+    import traceback  # noqa: PLC0415
+
+    places = [
+        (file, line, function, linecache.getline(file, line))
+        for file, line, function in reversed(coroutine.cr_origin)
+    ]
+    made = "".join(traceback.format_list(places))
+    return f"{said}\nCoroutine created at (most recent call last)\n{made}".rstrip("\n")

@@ -110,11 +110,11 @@ def _mark(patches: Patches, future: Any, error: BaseException | None) -> _Mark |
         return None
     mark = _Mark(patches, error)
     vars(future)[MARK] = mark
-    _watch(mark, future, _in_line)
+    _watch(patches, mark, future, _in_line)
     return mark
 
 
-def _watch(mark: _Mark, future: Any, not_yet: Callable[[Any], bool]) -> None:
+def _watch(patches: Patches, mark: _Mark, future: Any, not_yet: Callable[[Any], bool]) -> None:
     """Have the mark looked at after the grace time, unless it is gone by then and has looked itself."""
     place, owner = ref(mark), ref(future)
     looks = 0
@@ -130,7 +130,7 @@ def _watch(mark: _Mark, future: Any, not_yet: Callable[[Any], bool]) -> None:
         found.look()
         return None
 
-    grace.later(look)
+    patches.look_later(look)
 
 
 def _in_line(future: Any) -> bool:
@@ -175,7 +175,7 @@ def _mark_result(patches: Patches, result: Any, told: tuple[bool, Any]) -> None:
     if isinstance(error, Exception):
         mark = _Mark(patches, error)
         vars(result)[MARK] = mark
-        _watch(mark, result, _unready)
+        _watch(patches, mark, result, _unready)
 
 
 def _unready(result: Any) -> bool:

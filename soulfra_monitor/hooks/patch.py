@@ -5,7 +5,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from soulfra_monitor.events import Kind
-from soulfra_monitor.hooks import Fact, Reporter
+from soulfra_monitor.hooks import Fact, Reporter, grace
 from soulfra_monitor.hooks.late import when_imported
 
 _ABSENT = object()
@@ -109,6 +109,10 @@ class Patches:
         except Exception as error:  # noqa: BLE001 - counted; the host goes on as without us
             self.outlet.broke(self.place, error)
             return None
+
+    def look_later(self, look: grace.Look, seconds: float = grace.GRACE) -> None:
+        """Have *look* called in *seconds*, see ``grace``."""
+        grace.later(lambda: self.safely(look), seconds)
 
     def undo(self) -> None:
         """Put back what was found, last first. What cannot be put back tells nobody from now on."""

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
-from soulfra_monitor.hooks import Reporter, Undo, exits, grace
+from soulfra_monitor.hooks import Reporter, Undo, exits
 from soulfra_monitor.hooks.patch import Patches
 
 EVERY = 0.2
@@ -48,14 +48,14 @@ def _watch(patches: Patches, process: Any, signalled: "WeakSet[Any]") -> None:
     popen, name = process._popen, process.name  # noqa: SLF001 - the process itself may be closed by then
 
     def look() -> float | None:
-        code = patches.safely(_code, popen)
+        code = _code(popen)
         if code is None:
             return EVERY
         if popen not in signalled and exits.failed("", code):
             exits.tell(patches.outlet, name, code)
         return None
 
-    grace.later(look, EVERY)
+    patches.look_later(look, EVERY)
 
 
 def _code(popen: Any) -> int | None:

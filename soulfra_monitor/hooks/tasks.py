@@ -84,7 +84,7 @@ def _name(task: Any) -> str:
 def _done(patches: Patches) -> Callable[[Any], None]:
     def soulfra_done(task: Any) -> None:
         if getattr(task, "_log_traceback", False):
-            grace.later(_Look(patches, task))
+            patches.look_later(_Look(patches, task))
 
     return soulfra_done
 
@@ -178,7 +178,7 @@ def _fit_futures(patches: Patches, module: ModuleType) -> None:
         def _copy_future_state(source: Any, dest: Any) -> None:
             copy(source, dest)
             if getattr(dest, "_log_traceback", False):
-                grace.later(_Look(patches, dest))
+                patches.look_later(_Look(patches, dest))
 
         return _copy_future_state
 
@@ -190,8 +190,10 @@ def _fit_gather(patches: Patches, module: ModuleType) -> None:
 
     def make(put: Any) -> Any:
         def set_result(self: Any, result: Any) -> None:
-            if any(isinstance(one, Exception) for one in result):
-                patches.safely(_tell_ignored, patches, self, result)
+            for one in result:
+                if isinstance(one, Exception):
+                    patches.safely(_tell_ignored, patches, self, result)
+                    break
             put(self, result)
 
         return set_result

@@ -229,10 +229,10 @@ def program(tmp_path: Path) -> Program:
 def both(program: Program) -> Callable[..., tuple[Outcome, Outcome]]:
     """Run a program with hooks and without, at the same time."""
 
-    def run(text: str, *names: str) -> tuple[Outcome, Outcome]:
+    def run(text: str, *names: str, options: tuple[str, ...] = ()) -> tuple[Outcome, Outcome]:
         with ThreadPoolExecutor(1) as pool:
-            bare = pool.submit(program, text)
-            return program(text, *names), bare.result()
+            bare = pool.submit(program, text, options=options)
+            return program(text, *names, options=options), bare.result()
 
     return run
 

@@ -503,6 +503,16 @@ def test_of_its_clean_twin_nothing_is_told(name: str, both: Program, plain: Plai
     assert plain(outcome.err) == plain(bare.err)
 
 
+@pytest.mark.parametrize(
+    "name", ["task dropped", "coroutine never awaited", "callback of a loop", "file not closed"]
+)
+def test_in_developer_mode_the_same_is_printed_too(name: str, both: Program, plain: Plain) -> None:
+    outcome, bare = both(SILENT[name].source, *ALL, options=("-X", "dev"))
+
+    assert SILENT[name].kind in [one.kind for one in outcome.told]
+    assert plain(outcome.err) == plain(bare.err)
+
+
 def test_nothing_is_imported_only_to_be_watched(program: Program) -> None:
     outcome = program("", *ALL)
 
