@@ -323,7 +323,6 @@ class WatchConfig(BaseModel):
                     (f"services.{name}.host", "is told in metrics only; no remediator goes by it yet")
                 )
         found = folded(places)
-        found += [f"heartbeats.{name}: is not watched yet" for name in self.heartbeats]
         for name, module in self.exporter.modules.items():
             found += [f"exporter.modules.{name}: {warning}" for warning in module.warnings()]
             if module.prober == "http" and module.http.proxy_url and self.exporter.allow_targets:

@@ -210,7 +210,6 @@ def test_what_is_accepted_but_not_used_is_warned_of(load: Load) -> None:
 
     assert config.warnings() == [
         "services.a.host: is told in metrics only; no remediator goes by it yet",
-        "heartbeats.nightly: is not watched yet",
     ]
 
 
