@@ -68,6 +68,14 @@ _END = """
 ~cell.outer = ~before
 """
 
+# From another context (somebody closes a coroutine that hangs) there is nothing to put back.
+_LEAVE = """
+try:
+    ~leave(~token)
+except ~ValueError:
+    pass
+"""
+
 _COUNT = """
 ~took = ~clock() - ~started
 if ~took <= ~quick:
@@ -106,17 +114,16 @@ async def watched(~parameters):
     ~node = (~cell, ~started)
     ~key = ~id(~node)
     ~flights[~key] = ~node
-    ~enter(~node)
+    ~token = ~enter(~node)
     try:
         ~result = await ~original(~arguments)
     except ~BaseException as ~error:
         del ~flights[~key]
-        if ~around() is ~node:  # else it was closed from somewhere else, whose caller is none of ours
-            ~enter(~task)
+        {leave}
         ~raised(~own(~cell), ~error, ~clock() - ~started)
         raise
     del ~flights[~key]
-    ~enter(~task)
+    {leave}
     try:
         if ~here.state is not ~state:
             ~cell = ~own(~cell)
@@ -173,7 +180,7 @@ async def watched(~parameters):
         {find}
         ~node = (~cell, ~started)
         ~flights[~id(~node)] = ~node
-        ~enter(~node)
+        ~token = ~enter(~node)
         try:
             ~value = await (~given.asend(~sent) if ~thrown is None else ~given.athrow(~thrown))
         except ~StopAsyncIteration:
@@ -184,8 +191,7 @@ async def watched(~parameters):
         finally:
             ~thrown = None
             del ~flights[~id(~node)]
-            if ~around() is ~node:
-                ~enter(~task)
+            {leave}
         ~spent += ~clock() - ~started
         try:
             ~sent = yield ~value
@@ -212,6 +218,8 @@ except ~Exception as ~error:
 if ~verdict:
     ~returned(~cell, ~verdict)
 """
+
+_PARTS = {"{find}": _FIND, "{begin}": _BEGIN, "{end}": _END, "{leave}": _LEAVE, "{count}": _COUNT}
 
 # A with block is one call named "with", which begins in __enter__ and ends in __exit__.
 _ENTERED = "~state.enter(~id(~self), ~started)"
@@ -313,7 +321,7 @@ def _build(
 
 @functools.lru_cache(maxsize=1024)
 def _factory(template: str, signature: _Signature, judge: bool) -> Callable[..., Any]:
-    parts = {"{find}": _FIND, "{begin}": _BEGIN, "{end}": _END, "{count}": _COUNT, "{judge}": _JUDGE * judge}
+    parts = {**_PARTS, "{judge}": _JUDGE if judge else ""}
     lines = []
     for line in template.splitlines():
         part = parts.get(line.strip())
@@ -470,7 +478,7 @@ _RUNNING: Mapping[type, str] = {
 _plain: set[type] = {type(None), bool, int, float, str, bytes, list, dict, tuple, set}
 _wrappers: "weakref.WeakKeyDictionary[Function, Method]" = weakref.WeakKeyDictionary()
 _BUILTINS: tuple[Any, ...] = (
-    *(type, id, BaseException, Exception, AttributeError, KeyError),
+    *(type, id, BaseException, Exception, AttributeError, KeyError, ValueError),
     *(StopIteration, StopAsyncIteration, GeneratorExit),
 )
 _NAMES = {
@@ -482,6 +490,7 @@ _NAMES = {
             "arrive": cells.arrive,
             "around": cells.task.get,
             "enter": cells.task.set,
+            "leave": cells.task.reset,
             "flights": cells.flights,
             "clock": perf_counter,
             "plain": _plain,

@@ -1,6 +1,7 @@
 """Every kind of method counts once, tells its errors once, and hands everything through."""
 
 import asyncio
+import contextvars
 import inspect
 import threading
 import types
@@ -282,6 +283,31 @@ async def test_async_generators_take_asend_athrow_and_aclose(prepare: Prepare) -
     with pytest.raises(ValueError, match="no"):
         await failing.asend("fail")
     assert [item async for item in failing] == []
+
+
+async def test_the_context_is_as_it_was(prepare: Prepare) -> None:
+    service = prepare(Service())
+    before = dict(contextvars.copy_context())
+
+    await service.later()
+    stream = service.stream()
+    await anext(stream)
+    between = dict(contextvars.copy_context())
+    await stream.aclose()
+    with pytest.raises(ValueError, match="no"):
+        await service.later_fail()
+
+    assert before == between == dict(contextvars.copy_context())
+
+
+async def test_a_coroutine_closed_from_another_context_ends(prepare: Prepare) -> None:
+    coroutine = contextvars.copy_context().run(lambda: prepare(Service()).forever())
+    contextvars.copy_context().run(coroutine.send, None)
+
+    contextvars.copy_context().run(coroutine.close)
+
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert cells.flights == {}
 
 
 async def test_a_step_of_an_async_generator_can_be_cancelled(prepare: Prepare) -> None:
