@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _CLAIM_TRIES = 50
 _PROOF_AGAIN = 0.5  # seconds
+_SELF_HEAL = 45.0  # seconds; as long as people's notifications wait
 _CALLS_LIMIT = 3
 _CALLS_WINDOW = 600.0  # seconds; people are called for so many critical errors of one target in it
 _HISTORY = 8 * 86400.0  # seconds of past runs that limits may look at
@@ -206,6 +207,9 @@ class Judge:
         """Whether people are called for events that nothing handles: critical ones, not a hundred at once."""
         if error.severity is not Severity.CRITICAL or not is_event(error.fingerprint):
             return False
+        healing = error.proven_by_probe and error.target in self._tools.services
+        if healing and now - error.first_seen < _SELF_HEAL:
+            return False  # whoever else starts it again may be at it
         query = ErrorQuery(target=error.target, severity=Severity.CRITICAL, since=now - _CALLS_WINDOW)
         with self._calling:
             others = [one for one in self._store.find_errors(query) if one.id != error.id]

@@ -106,6 +106,30 @@ def test_a_hundred_critical_errors_of_one_service_call_people_three_times(world:
     assert len(world.notifier.told) == 3
 
 
+def test_a_death_that_somebody_else_mends_wakes_nobody(shipped: Any, until: Any) -> None:
+    shipped.exporter.set("bare", up=False)
+    died(shipped, "bare")
+    until(lambda: shipped.error("bare").held_reason == "no_playbook")
+    look_again(shipped, until, 20)
+    assert shipped.notifier.told == []
+
+    shipped.exporter.set("bare", up=True)
+    look_again(shipped, until, 20)
+
+    until(lambda: shipped.error("bare").state == "recovered")
+    assert shipped.notifier.told == []
+
+
+def test_a_death_that_nobody_mends_calls_people_soon(shipped: Any, until: Any) -> None:
+    shipped.exporter.set("bare", up=False)
+    died(shipped, "bare")
+    until(lambda: shipped.error("bare").held_reason == "no_playbook")
+
+    shipped.pass_time(46)
+
+    until(lambda: len(shipped.notifier.told) == 1)
+
+
 def test_a_critical_alert_without_a_playbook_is_left_to_alertmanager(world: Any, until: Any) -> None:
     world.fire(problem=Problem.DISK_FULL, severity=Severity.CRITICAL)
     until(lambda: world.error().held_reason == "no_playbook")
