@@ -509,8 +509,8 @@ HERE = {
         redis_away, redis_slow, database_away, database_connections, database_locked, database_schema,
         database_read_only, database_full, no_permission, read_only, no_file, no_program, stale_lock,
         disk_full, handles_exhausted, address_in_use, memory_full, pool_broken, threads_exhausted,
-        program_slow, refused, network_timeout, provider_timeout, dropped, name_unresolved, certificate_untrusted, certificate_name,
-        certificate_expired, quota, answered_badly, dependency, no_module, none_attribute, no_json, no_utf8,
+        program_slow, refused, network_timeout, provider_timeout, dropped, name_unresolved,
+        certificate_untrusted, certificate_name, certificate_expired, quota, answered_badly, dependency, no_module, none_attribute, no_json, no_utf8,
         recursion, changed_while_read, loop_closed, queue_stuck, state_inconsistent, memory_leak,
         threads_growing, loop_blocked, call_hung, call_slow, rejection, heap_limit,
     )
@@ -582,8 +582,8 @@ def redis_replica(server: Server, _: Path) -> Event:
 
 
 def redis_clients(server: Server, _: Path) -> Event:
-    client = server("--maxclients", "1", "--save", "")
-    client.ping()
+    client = server("--save", "")
+    client.config_set("maxclients", 1)
     with redis_client(client.get_connection_kwargs()["port"]) as other:
         return caught(Kind.REDIS, other.ping)
 
