@@ -510,8 +510,9 @@ HERE = {
         database_read_only, database_full, no_permission, read_only, no_file, no_program, stale_lock,
         disk_full, handles_exhausted, address_in_use, memory_full, pool_broken, threads_exhausted,
         program_slow, refused, network_timeout, provider_timeout, dropped, name_unresolved,
-        certificate_untrusted, certificate_name, certificate_expired, quota, answered_badly, dependency, no_module, none_attribute, no_json, no_utf8,
-        recursion, changed_while_read, loop_closed, queue_stuck, state_inconsistent, memory_leak,
+        certificate_untrusted, certificate_name, certificate_expired, quota, answered_badly, dependency,
+        no_module, none_attribute, no_json, no_utf8, recursion, changed_while_read, loop_closed,
+        queue_stuck, state_inconsistent, memory_leak,
         threads_growing, loop_blocked, call_hung, call_slow, rejection, heap_limit,
     )
 }  # fmt: skip
