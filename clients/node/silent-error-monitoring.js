@@ -118,87 +118,295 @@ function programName() {
 }
 
 // ------------------------------------------------------------------------------------------------- redaction
-// The tables of soulfra_monitor/redaction.py; tests/clients holds the two together.
+// The rules of soulfra_monitor/redaction.py, secret_keys.py and secret_shapes.py; tests/clients holds them together.
+// Every pattern is bounded or starts once per run of its characters: the time grows with the length and no faster.
 
 const MASK = '***';
+const FAILED = '[redaction failed]';
 const DEPTH_LIMIT = 32;
 const WIDTH_LIMIT = 100;
-
+const raw = String.raw;
 const words = (text) => new Set(text.split(/\s+/).filter(Boolean));
-const SECRET_WORDS = words(`password passwd pwd passphrase passcode passwort secret secrets token jwt bearer
-  authorization cookie cookies credential credentials apikey apitoken authtoken accesstoken refreshtoken accesskey
-  secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp pin cvv cvc ssn`);
-const SECRET_PAIRS = words(`api/key access/key secret/key private/key signing/key encryption/key master/key auth/key
-  session/id session/key card/number`);
-const HARMLESS_ENDINGS = words(`count counts limit limits type name length size expiry expires expired ttl age usage
-  used budget total file path url uri endpoint policy rate cost per valid invalid missing required error errors set`);
 
-const WORD = /[A-Z]+(?![a-z])|[A-Z]?[a-z]+/g;
-const KEY = /(?<!\w)(--)?([A-Za-z_][\w.-]{0,127})(?![\w.-])/g;
-const ASSIGNED = /\\{0,4}["']?\]?\s{0,4}(?:=>|[:=])\s{0,4}/y;
-const OPTION_VALUE = /(?:=|[ \t]{1,4}(?!-))/y;
-const HEADER_VALUE = /[^\r\n"'\\]+/y;
-const VALUE = new RegExp(
-  String.raw`([bBrRuU]?")(?:[^"\\\r\n]|\\[^\n])*("?)` +
-    String.raw`|([bBrRuU]?')(?:[^'\\\r\n]|\\[^\n])*('?)` +
-    String.raw`|(\\{1,4}["'])[^"'\\\r\n]*((?:\\{1,4}["'])?)` +
-    String.raw`|[^\s,;&"'<>(){}\[\]\\]+`,
-  'y'
+const SECRET_WORDS = words(`password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token
+  jwt bearer authorization cookie cookies credential credentials creds apikey apikeys apitoken authtoken accesstoken
+  refreshtoken accesskey secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp totp pin cvv cvc
+  ssn iban requirepass masterauth pgpass`);
+const SECRET_PAIRS = words(`api/key api/keys access/key access/tokens account/key auth/key auth/tokens card/number
+  connect/sid encryption/key host/key license/key master/key pass/phrase private/key refresh/tokens secret/key session/id
+  session/key shared/key signing/key two/factor`);
+const HARMLESS_ENDINGS = words(`count counts limit limits type name length size expiry expires expired ttl age usage used
+  budget total file path url uri endpoint policy rate cost per valid invalid missing required error errors set`);
+const WEAK_WORDS = words('auth pass session sid sig signature pat');
+const STEM = new RegExp(
+  raw`passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)` +
+    raw`|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens` +
+    raw`|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie` +
+    raw`|session(?:id|key)|csrf|xsrf`
 );
-const PLAIN_VALUES = words('none null true false undefined nil');
+const KEY_HINTS = new RegExp(
+  raw`pass|pwd|secret|senha|kennwort|contrasena|token|key|jwt|auth|cook|cred|srf|bearer|basic|session|signature|card` +
+    raw`|factor|iban|--user|-u|mysql|redis-cli|login|identified|cvv|cvc`
+);
+const SHORT_HINT = /[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])/;
+const WORD = /[A-Z]+(?![a-z])|[A-Z]?[a-z]+/g;
 
-const PATTERNS = [
-  ['PRIVATE KEY', /-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|$)/gs, MASK],
-  ['://', /:\/\/([^\s/?#:@"'<>]{0,256}):[^\s/?#"'<>]{1,512}@/g, `://$1:${MASK}@`],
-  ['://', /:\/\/[^\s/?#:@"'<>]{16,256}@/g, `://${MASK}@`],
-  ['=', /([?&](?:sig|signature|x-amz-signature|code)=)[^\s&#"'<>]{6,}/gi, `$1${MASK}`],
-  ['/', /(hooks\.slack\.com\/[a-z]{1,20}\/|discord(?:app)?\.com\/api\/webhooks\/)[\w/-]{8,}/gi, `$1${MASK}`],
-  ['', /(?<!\w)(bearer\s{1,4})(?=[A-Za-z._~+/-]{0,128}[0-9])[\w.~+/=-]{8,}/gi, `$1${MASK}`],
-  ['', /(?<!\w)([Bb][Aa][Ss][Ii][Cc]\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}/g, `$1${MASK}`],
-  ['eyJ', /(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}/g, MASK],
+const wordsOf = (key) => (key.slice(0, 128).match(WORD) || []).map((word) => word.toLowerCase());
+
+/** Whether a value under *key* is to be masked: by its words, or by a part of it without separators. */
+function isSecretKey(key) {
+  const parts = wordsOf(key);
+  if (!parts.length || HARMLESS_ENDINGS.has(parts[parts.length - 1])) return false;
+  return parts.some((word, at) => SECRET_WORDS.has(word) || SECRET_PAIRS.has(`${word}/${parts[at + 1]}`)) || STEM.test(parts.join(''));
+}
+
+/** Whether *key* names a secret if it stands in data, and something else in a sentence. */
+function isWeakKey(key) {
+  const parts = wordsOf(key);
+  return parts.length > 0 && WEAK_WORDS.has(parts[parts.length - 1]);
+}
+
+/** A pattern that takes letters of either case, inside of one that does not. */
+const caseless = (source) => source.replace(/\\.|[a-z]/g, (one) => (one.length > 1 ? one : `[${one.toUpperCase()}${one}]`));
+
+function maskCard(found, ...rest) {
+  const text = rest[rest.length - 1];
+  const offset = rest[rest.length - 2];
+  const digits = found.replace(/[ -]/g, '');
+  if (/[A-Za-z0-9_.-]/.test(text[offset - 1] || '') || !CARD.test(digits)) return found;
+  const sum = [...digits].reverse().reduce((total, digit, at) => {
+    const value = Number(digit) * (at % 2 ? 2 : 1);
+    return total + (value > 9 ? value - 9 : value);
+  }, 0);
+  return sum % 10 ? found : MASK;
+}
+
+const CARD = new RegExp(
+  raw`^(?:4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}` +
+    raw`|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17})$`
+);
+
+function maskIban(found) {
+  const text = found.replace(/ /g, '');
+  let rest = 0;
+  for (const letter of text.slice(4) + text.slice(0, 4)) {
+    for (const digit of String(Number.parseInt(letter, 36))) rest = (rest * 10 + Number(digit)) % 97;
+  }
+  return rest === 1 ? MASK : found;
+}
+
+const TOKEN_LENGTH = 15;
+const TOKENS = [
+  [/eyj/, raw`(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}`],
+  ...[
+    [/gh[opsru]_/, raw`gh[opsru]_[A-Za-z0-9]{16,}`],
+    [/github_pat_/, raw`github_pat_\w{16,}`],
+    [/gl[a-z]+-/, raw`gl(?:pat|ptt|rt|dt|ft|cbt|soat|agent)-[\w-]{16,}`],
+    [/sk-/, raw`sk-(?=[A-Za-z_-]{0,64}[0-9])[\w-]{16,}`],
+    [/_live_|_test_/, raw`[srp]k_(?:live|test)_\w{10,}`],
+    [/whsec_/, raw`whsec_\w{16,}`],
+    [/xox|xapp-/, raw`(?:xox[a-z]-|xapp-)[\w-]{10,}`],
+    [/akia|asia|abia|acca/, raw`(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])`],
+    [/aiza/, raw`AIza[\w-]{30,}`],
+    [/ya29\./, raw`ya29\.[\w.-]{16,}`],
+    [/gocspx-/, raw`GOCSPX-[\w-]{16,}`],
+    [/npm_/, raw`npm_[A-Za-z0-9]{30,}`],
+    [/pypi-/, raw`pypi-[\w-]{16,}`],
+    [/hf_/, raw`hf_[A-Za-z0-9]{16,}`],
+    [/sg\./, raw`SG\.[\w-]{16,}\.[\w-]{16,}`],
+    [/sk/, raw`SK[0-9a-f]{32}(?![A-Za-z0-9])`],
+    [/do/, raw`do[opr]_v1_[0-9a-f]{16,}`],
+    [/hv[sbr]\./, raw`hv[sbr]\.[\w-]{16,}`],
+    [/dapi/, raw`dapi[0-9a-f]{32}`],
+    [/shp/, raw`shp(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}`],
+    [/sq0/, raw`sq0[a-z]{3}-[\w-]{16,}`],
+    [/key-/, raw`key-[0-9a-f]{32}(?![A-Za-z0-9])`],
+    [/nrak-/, raw`NRAK-[A-Z0-9]{16,}`],
+    [/lin_api_/, raw`lin_api_\w{16,}`],
+    [/dp\./, raw`dp\.[a-z]{2,5}\.\w{16,}`],
+    [/atatt3/, raw`ATATT3[\w=-]{16,}`],
+    [/age-secret-key-/, raw`AGE-SECRET-KEY-1[0-9A-Z]{16,}`],
+    [/:aa/, raw`[0-9]{8,10}:AA[\w-]{32,}`],
+  ].map(([hint, source]) => [hint, raw`(?<![A-Za-z0-9_-])(?:${source})`]),
+].map(([hint, source]) => [hint, new RegExp(source, 'g'), MASK]); // in words of at least TOKEN_LENGTH characters
+
+const ADDRESSES = [
+  [/-----begin/, /-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)/gs, MASK],
   [
-    '',
+    /:\/\//,
     new RegExp(
-      '(?<![A-Za-z0-9_-])(?:' +
-        String.raw`gh[opsru]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}` +
-        String.raw`|sk-(?=[A-Za-z_-]{0,64}[0-9])[\w-]{16,}|[sr]k_(?:live|test)_\w{10,}` +
-        String.raw`|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])` +
-        String.raw`|AIza[\w-]{30,}|ya29\.[\w.-]{16,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{16,}|hf_[A-Za-z0-9]{16,}` +
-        String.raw`|SG\.[\w-]{16,}\.[\w-]{16,}|dop_v1_[0-9a-f]{16,}|hv[sb]\.[\w-]{16,}` +
-        ')',
+      raw`(?<![\w+.-])((?:rediss?|valkeys?|(?:postgres(?:ql)?|mysql|mariadb)(?:\+\w{1,16})?` +
+        raw`|amqps?|mongodb(?:\+srv)?|smtps?|ldaps?|s?ftp|ssh|clickhouse|nats|mqtts?|kafka|oracle(?:\+\w{1,16})?` +
+        raw`|mssql(?:\+\w{1,16})?)://[^\s"'<>:@/\\]{0,128}):[^\s"'<>]{1,512}@`,
+      'gi'
+    ),
+    `$1:${MASK}@`,
+  ],
+  [/:\/\//, /:\/\/([^\s/?#:@"'<>]{0,256}):[^\s/?#"'<>]{1,512}@/g, `://$1:${MASK}@`],
+  [/@/, /((?<![\w:/.])(?:\/\/)?[\w.-]{1,64}):[^\s/?#:@"'<>]{1,256}@(?=(?:tcp|unix)\(|[\w.-]{1,253}[:/])/g, `$1:${MASK}@`],
+  [/:\/\//, /:\/\/[^\s/?#:@"'<>]{16,256}@/g, `://${MASK}@`],
+  [/[?&;]/, /([?&;](?:sig|signature|x-amz-signature|x-goog-signature|code|key|api_?key)=)[^\s&;#"'<>]{6,}/gi, `$1${MASK}`],
+  [
+    /hooks\.|webhooks\/|\.webhook/,
+    /(hooks\.slack\.com\/[a-z]{1,20}\/|discord(?:app)?\.com\/api\/webhooks\/|\.webhook\.office\.com\/\w{1,20}\/)[\w@/-]{8,}/gi,
+    `$1${MASK}`,
+  ],
+];
+
+const PHRASES = [
+  [/bearer/, /(?<!\w)(bearer\s{1,4})(?=[A-Za-z._~+/-]{0,128}[0-9])[\w.~+/=-]{8,}/gi, `$1${MASK}`],
+  [/basic/, new RegExp(raw`(?<!\w)(${caseless('basic')}\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}`, 'g'), `$1${MASK}`],
+  [/-u|user/, /(?<![\w-])((?:-u|-U|--user|--proxy-user)[ =]{0,2}["']?[^\s:"'-][^\s:"']{0,127}):(?!\d{1,6}\b)[^\s"']{1,512}/g, `$1:${MASK}`],
+  [
+    /mysql|sshpass|redis-cli|login/,
+    new RegExp(
+      raw`((?:\bmysql\w{0,10}\b[^\n|]{0,200}?\s-p(?=\S)|\bsshpass\s{1,4}-p\s{0,4}|\bredis-cli\b[^\n|]{0,200}?\s-a\s{1,4}` +
+        raw`|\b(?:docker|podman|helm|az) [a-z ]{0,40}login\b[^\n|]{0,200}?\s-p\s{1,4})["']?)(?!\*\*\*)[^\s"']{1,512}`,
       'g'
     ),
-    MASK,
+    `$1${MASK}`,
   ],
-]; // a text that must be in it, how it looks, what stands for it
+  [
+    /identified|password|passwd/,
+    /(\b(?:identified\s{1,4}(?:with\s{1,4}\w{1,64}\s{1,4})?(?:by|as)|password|passwd)(?:\s{1,4}|\s{0,4}\(\s{0,4}))'(?:[^'\r\n]|''){1,512}'?/gi,
+    `$1'${MASK}'`,
+  ],
+  [
+    /auth|requirepass/,
+    new RegExp(
+      raw`((?:^|["'\`>]|\b(?:${caseless(raw`commands?|redis-cli|args|hello \d`)}):?)[ \t]{0,4}` +
+        raw`(?:AUTH|${caseless('config set (?:requirepass|masterauth)')})[ \t]{1,4})` +
+        raw`(?!\*\*\*)[^\s"'\`]{1,512}(?:[ \t]{1,4}[^\s"'\`]{1,512})?`,
+      'g'
+    ),
+    `$1${MASK}`,
+  ],
+  [/auth/, /(b?["']AUTH["'],\s{0,4})b?["'][^"'\n]{0,512}["'](?:,\s{0,4}b?["'][^"'\n]{0,512}["'])?/g, `$1'${MASK}'`],
+  [
+    /pass|secret|key/,
+    new RegExp(
+      raw`(\b(?:password|passwd|passphrase|secret|api[ _-]?key)\s{1,4}(?:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}["']?)` +
+        raw`(?!\*\*\*)(?=[^\s"']{0,64}[0-9!@#$%^&*])[^\s"']{4,512}`,
+      'gi'
+    ),
+    `$1${MASK}`,
+  ],
+  [
+    /key|token/,
+    /(\b(?:api|access|secret|private|signing|encryption|auth|account)[ ](?:key|token)\s{0,4}[:=]\s{0,4}["']?)(?!\*\*\*)[^\s"',;]{4,512}/gi,
+    `$1${MASK}`,
+  ],
+];
 
-function isSecretKey(key) {
-  const parts = (key.slice(0, 128).match(WORD) || []).map((word) => word.toLowerCase());
-  if (!parts.length || HARMLESS_ENDINGS.has(parts[parts.length - 1])) return false;
-  return parts.some((word, at) => SECRET_WORDS.has(word) || SECRET_PAIRS.has(`${word}/${parts[at + 1]}`));
-}
+const NUMBERS = [
+  [/\d{4}/, /[2-6]\d\d\d[ -]?\d\d\d\d(?:[ -]?\d){4,11}(?![\w-])/g, maskCard],
+  [/\d\d/, /[A-Z](?<![A-Za-z0-9].)[A-Z]\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])/g, maskIban],
+];
+const PERSONAL = [[/@/, /(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,63}(?![\w-])/g, `${MASK}@${MASK}`]];
 
-/** Return *text* with what looks like a secret replaced by ***. Its time grows with the length and no faster. */
+const ASSIGNMENT = new RegExp(
+  raw`(?<key>[A-Za-z_](?<!\w.)(?=(?<more>[\w.-]{0,127}))\k<more>)(?![\w.-])` +
+    raw`(?:(?<quoted>\\{0,16}["'\`])?\]?(?<plain>\s{0,4}(?:=>|:=|[:=])\s{0,4})` +
+    raw`|(?<paired>\\{0,16}["'],\s{0,4})(?=\\{0,16}[bBrRuU]?["'])` +
+    raw`|["\`\]]?\s{1,4}(?:${caseless('like|in|by')}|<>|!=)\s{0,4}\(?\s{0,4}(?='))`,
+  'g'
+);
+const OPTION = /-(?<!\w.)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)[ \t]{1,4}(?!-)["']?(?<value>[^\s"']{1,2000})/g;
+const ELEMENT = /<(?<key>[A-Za-z_][\w:.-]{0,63})(?:\s[^<>]{0,200})?>(?<value>[^<]{1,2000})(?=<\/)/g;
+const INSERT = /\binsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w."`[\]]{1,128}\s{0,4}\((?<columns>[^()]{1,2000})\)\s{0,4}values\s{0,4}(?=\()/gi;
+const SET = /(?<!\w)(?<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,4}(?<key>[^\s=]{1,256})[ \t]{1,4})(?![=\s*])[^\r\n"'`]{1,2000}/g;
+const LITERAL = /'(?:[^'\r\n]|'')*'?|\$\$.*?(?:\$\$|$)/gs;
+const HEADER_VALUE = /(?:="[^"\r\n]*"|[^\r\n"'\\])+/y;
+const QUOTED_VALUE = /([bBrRuU]{0,2}")(?:[^"\\\r\n]|\\[^\n])*"?|([bBrRuU]{0,2}')(?:[^'\\\r\n]|\\[^\n]|''(?=\w))*'?|(`)[^`\r\n]*`?/y;
+const ESCAPED_QUOTE = /\\{1,16}["']/y;
+const BARE_VALUE = /(?:[^\s,;&"'<>(){}[\]\\]|[,;&](?![\s"'&;,]|[\w.-]{1,64}[=:]|$)|["'<>\])}\\](?=\w))+/y;
+const BRACKET = /"(?:[^"\\\r\n]|\\[^\n])*"|'(?:[^'\\\r\n]|\\[^\n])*'|[[\](){}]/g;
+const PLAIN_VALUES = words('none null true false undefined nil');
+const NO_SECRETS = words('success failed failure enabled disabled required missing invalid expired closed');
+const BASE64 = /(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])/g;
+
+/** Return *text* with what looks like a secret replaced by ***, and with addresses of people masked. Twice is once. */
 function redact(text) {
-  for (const [needed, pattern, replacement] of PATTERNS) {
-    if (!needed || text.includes(needed)) text = text.replace(pattern, replacement);
-  }
-  return redactAssigned(text);
+  return redacted(text, true);
 }
 
+function redacted(text, isOuter) {
+  const lowered = text.toLowerCase();
+  const long = lowered.split(/\s+/).filter((word) => word.length >= TOKEN_LENGTH).join(' ');
+  text = applied(ADDRESSES, text, lowered);
+  text = applied(TOKENS, text, long);
+  if (KEY_HINTS.test(lowered) || SHORT_HINT.test(text)) text = redactKeyed(applied(PHRASES, text, lowered), lowered);
+  if (isOuter && long) text = redactEncoded(text);
+  text = applied(NUMBERS, text, lowered);
+  return isOuter ? applied(PERSONAL, text, lowered) : text;
+}
+
+function applied(shapes, text, lowered) {
+  for (const [hint, pattern, replacement] of shapes) if (hint.test(lowered)) text = text.replace(pattern, replacement);
+  return text;
+}
+
+const groupsOf = (found) => found[found.length - 1];
+const isPlain = (value) => PLAIN_VALUES.has(value.toLowerCase());
+const withoutValue = (found, value) => found.slice(0, found.length - value.length) + MASK;
+
+function redactKeyed(text, lowered) {
+  const mask = (...found) => {
+    const { key, value } = groupsOf(found);
+    return isSecretKey(key) && value.trim() && !isPlain(value) ? withoutValue(found[0], value) : found[0];
+  };
+  if (text.includes('</')) text = text.replace(ELEMENT, mask);
+  if (lowered.includes('insert')) text = redactInserts(text);
+  if (text.includes('SET')) text = text.replace(SET, (...found) => (isSecretKey(groupsOf(found).key) ? groupsOf(found).set + MASK : found[0]));
+  return redactAssigned(text.replace(OPTION, mask));
+}
+
+/** Mask the literals of a statement that fills a secret column: which is which is not worth a parser. */
+function redactInserts(text) {
+  let kept = '';
+  let done = 0;
+  for (const found of text.matchAll(INSERT)) {
+    if (found.index < done || !found.groups.columns.split(',').some((column) => isSecretKey(column.replace(/[\s"`[\]]/g, '')))) continue;
+    const start = found.index + found[0].length;
+    const stop = text.indexOf(';\n', start);
+    const end = stop < 0 ? text.length : stop;
+    kept += text.slice(done, start) + text.slice(start, end).replace(LITERAL, `'${MASK}'`);
+    done = end;
+  }
+  return kept + text.slice(done);
+}
+
+/** Mask the values of secret keys: key=value, headers, JSON, options of a command line. */
 function redactAssigned(text) {
   let kept = '';
   let done = 0;
-  for (const found of text.matchAll(KEY)) {
-    if (found.index < done || !isSecretKey(found[2])) continue;
-    const start = valueStart(text, found);
-    const value = start < 0 ? null : valueAt(text, start, found[2]);
-    if (value) {
-      kept += text.slice(done, start) + value[0];
-      done = value[1];
-    }
+  ASSIGNMENT.lastIndex = 0;
+  for (let found = ASSIGNMENT.exec(text); found; found = ASSIGNMENT.exec(text)) {
+    const start = ASSIGNMENT.lastIndex;
+    const value = valueOf(text, found, start);
+    if (!value) continue;
+    kept += text.slice(done, start) + value[0];
+    done = value[1];
+    ASSIGNMENT.lastIndex = done;
   }
   return kept + text.slice(done);
+}
+
+function valueOf(text, found, start) {
+  const { key, quoted, plain, paired } = found.groups;
+  if (paired && !isPair(text, found.index, start)) return null;
+  if (isSecretKey(key)) return valueAt(text, start, key);
+  if (!isWeakKey(key) || !(quoted || plain === '=')) return null;
+  const value = valueAt(text, start, key);
+  if (!value) return null;
+  const bare = text.slice(start, value[1]).replace(/^[\\"'`]+|[\\"'`]+$/g, '');
+  return bare.length >= 6 && !NO_SECRETS.has(bare.toLowerCase()) ? value : null;
+}
+
+/** Whether the key is the first of a list, and what follows it no key itself. */
+function isPair(text, at, start) {
+  const value = matchAt(QUOTED_VALUE, text, start);
+  return /[([]\s{0,4}[bu]?\\{0,16}["']$/.test(text.slice(Math.max(at - 24, 0), at)) && (!value || text[start + value[0].length] !== ':');
 }
 
 function matchAt(pattern, text, start) {
@@ -206,31 +414,70 @@ function matchAt(pattern, text, start) {
   return pattern.exec(text);
 }
 
-function valueStart(text, found) {
-  const end = found.index + found[0].length;
-  const separator = matchAt(ASSIGNED, text, end) || (found[1] && matchAt(OPTION_VALUE, text, end));
-  return separator ? end + separator[0].length : -1;
+/** What stands for the value that begins at *start*, and where it ends; null if it stays. */
+function valueAt(text, start, key) {
+  const escaped = matchAt(ESCAPED_QUOTE, text, start);
+  if (escaped) return escapedValue(text, escaped[0], start + escaped[0].length);
+  const quoted = matchAt(QUOTED_VALUE, text, start);
+  if (quoted) return quotedValue(quoted, start);
+  if ('[{('.includes(text[start] || ' ')) return [MASK, endOfBracket(text, start)];
+  const isLine = wordsOf(key).some((word) => word === 'authorization' || word === 'cookie');
+  const bare = matchAt(isLine ? HEADER_VALUE : BARE_VALUE, text, start);
+  if (!bare || isPlain(bare[0])) return null;
+  const end = start + bare[0].length;
+  const isCalled = '[{('.includes(text[end] || ' ') && !isLine && bare[0] !== MASK;
+  return [MASK, isCalled ? endOfBracket(text, end) : end];
 }
 
-function valueAt(text, start, key) {
-  if ((key.match(WORD) || []).some((word) => /^(authorization|cookie)$/i.test(word))) {
-    const line = matchAt(HEADER_VALUE, text, start);
-    if (line) return [MASK, start + line[0].length];
+function quotedValue(found, start) {
+  const opened = found[1] || found[2] || found[3];
+  const quote = opened[opened.length - 1];
+  const closed = found[0].length > opened.length && found[0].endsWith(quote) ? quote : '';
+  return found[0].length === opened.length + closed.length ? null : [opened + MASK + closed, start + found[0].length];
+}
+
+/** Mask up to the same quote with as many backslashes before it, else to the end of the line. */
+function escapedValue(text, opened, start) {
+  let at = text.indexOf(opened, start);
+  while (at >= 0 && text[at - 1] === '\\') at = text.indexOf(opened, at + 1);
+  const line = text.indexOf('\n', start);
+  if (at < 0 || (line >= 0 && line < at)) return [opened + MASK, line < 0 ? text.length : line];
+  return at === start ? null : [opened + MASK + opened, at + opened.length];
+}
+
+function endOfBracket(text, start) {
+  let depth = 0;
+  BRACKET.lastIndex = start;
+  for (let found = BRACKET.exec(text); found; found = BRACKET.exec(text)) {
+    if ('[{('.includes(found[0])) depth++;
+    else if (']})'.includes(found[0])) depth--;
+    if (depth === 0) return BRACKET.lastIndex;
   }
-  const value = matchAt(VALUE, text, start);
-  if (!value || PLAIN_VALUES.has(value[0].toLowerCase())) return null;
-  const opened = value[1] || value[3] || value[5] || '';
-  const closed = value[2] || value[4] || value[6] || '';
-  if (opened && value[0].length === opened.length + closed.length) return null;
-  return [opened + MASK + closed, start + value[0].length];
+  return text.length;
+}
+
+/** Mask what holds a secret once it is decoded. */
+function redactEncoded(text) {
+  const hides = (plain) => redacted(plain, false) !== plain;
+  if (text.includes('%')) {
+    text = text.replace(/[^\s"'<>]+/g, (found) => {
+      if (!found.includes('%')) return found;
+      return hides(found.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16)))) ? MASK : found;
+    });
+  }
+  return text.replace(BASE64, (found) => {
+    const plain = Buffer.from(found, 'base64').toString();
+    return !plain.includes('\ufffd') && hides(plain) ? MASK : found;
+  });
 }
 
 /** Any value as a redacted text of at most *limit* characters. A failure hides the text, it never shows it. */
 function clean(value, limit = MESSAGE_LIMIT) {
   try {
-    return redact(String(value).slice(0, TEXT_TAKEN)).slice(0, limit);
+    const text = redact(String(value).slice(0, TEXT_TAKEN));
+    return text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
   } catch {
-    return '[redaction failed]';
+    return FAILED;
   }
 }
 
@@ -242,7 +489,7 @@ function cleanValue(value, depth = 0) {
   if (depth >= DEPTH_LIMIT) return MASK;
   if (ArrayBuffer.isView(value)) return clean(Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, TEXT_LIMIT)), TEXT_LIMIT);
   if (value instanceof Error) return clean(`${value.name}: ${value.message}`);
-  if (Array.isArray(value)) return value.slice(0, WIDTH_LIMIT).map((item) => cleanValue(item, depth + 1));
+  if (Array.isArray(value)) return value.slice(0, WIDTH_LIMIT).map((item, at) => (isSecretMember(value, at) ? MASK : cleanValue(item, depth + 1)));
   return Object.fromEntries(
     Object.entries(value)
       .slice(0, WIDTH_LIMIT)
@@ -252,7 +499,17 @@ function cleanValue(value, depth = 0) {
 
 function cleanItem(key, value, depth) {
   const says = !(value === null || value === undefined || value === '' || typeof value === 'boolean');
-  return says && isSecretKey(key) ? MASK : cleanValue(value, depth);
+  return says && (isSecretKey(key) || (isWeakKey(key) && typeof value !== 'number')) ? MASK : cleanValue(value, depth);
+}
+
+/** Whether one of a list is the value of an option, of a pair, or of a Redis command. */
+function isSecretMember(items, at) {
+  if (typeof items[at] !== 'string' || !items[at] || at === 0) return false;
+  const [before, last] = [items[at - 2], items[at - 1]].map((word) => (typeof word === 'string' ? word : ''));
+  if (last.startsWith('-') && !items[at].startsWith('-')) return isSecretKey(last);
+  if ([before, last].some((word) => word.toUpperCase() === 'AUTH') || /^(requirepass|masterauth)$/i.test(last)) return true;
+  if (/SET(EX|NX)?$/i.test(String(items[0])) && at > 1) return isSecretKey(String(items[1])) || (/^HSET$/i.test(items[0]) && isSecretKey(last));
+  return items.length === 2 && isSecretKey(last);
 }
 
 // ------------------------------------------------------------------------------- errors as the wire wants them
@@ -1752,9 +2009,7 @@ function watched(monitor, service, name, original, options) {
     monitor.take('returned', null, { service, message: typeof what === 'string' ? what : `${name} returned what means failure`, facts: { method: name } });
   }
 
-  const derived = new WeakMap(); // promise of the method → the one that was handed out for it
   function promised(caller, began, promise) {
-    const known = derived.get(promise);
     const call = { began, cells, isTold: false };
     monitor.inflight.add(call);
     const fulfilled = (value) => {
@@ -1765,21 +2020,26 @@ function watched(monitor, service, name, original, options) {
     const rejected = (reason) => {
       monitor.inflight.delete(call);
       over(caller, began, { reason });
+      throw reason;
     };
+    return isFresh ? apply(then, promise, [fulfilled, rejected]) : once(promise, fulfilled, rejected);
+  }
+
+  const handedOut = new WeakMap(); // promise of the method → the one that was handed out for it
+  /** A method that is not async may give the same promise twice: so do we, and count both. */
+  function once(promise, fulfilled, rejected) {
+    const known = handedOut.get(promise);
     if (known) {
-      apply(then, promise, [fulfilled, rejected]);
+      apply(then, apply(then, promise, [fulfilled, rejected]), [undefined, () => undefined]);
       return known;
     }
-    const result = apply(then, promise, [fulfilled, (reason) => {
-      rejected(reason);
-      throw reason;
-    }]);
-    derived.set(promise, result);
-    derived.set(result, result);
+    const result = apply(then, promise, [fulfilled, rejected]);
+    handedOut.set(promise, result);
     return result;
   }
 
   const kind = tagOf(original);
+  const isFresh = kind === '[object AsyncFunction]'; // each call makes a promise of its own
   const iterates = kind === '[object GeneratorFunction]' || kind === '[object AsyncGeneratorFunction]';
   const { wrapper } = {
     wrapper(...args) {
