@@ -23,6 +23,9 @@ PATIENCE = 60.0
 STACKS_DEPTH = 12
 """Frames looked at of a thread that waits."""
 
+LOOKS = grace.Budget(50)
+"""Looks at the stacks of all threads; an error above that is told without."""
+
 
 def install(reporter: Reporter) -> Undo:
     """Report an error that is not asked for within the grace time, or before its future is gone.
@@ -138,7 +141,7 @@ def _in_line(future: Any) -> bool:
 
     ``for f in futures: f.result()`` comes to a failed one only after those before it.
     """
-    return any(holds(frame, future) for stack in _waiting_stacks() for frame in stack)
+    return LOOKS.take() and any(holds(frame, future) for stack in _waiting_stacks() for frame in stack)
 
 
 def _waiting_stacks() -> Iterator[list[FrameType]]:

@@ -28,6 +28,24 @@ _at_work = threading.Lock()
 _settles = False
 
 
+class Budget:
+    """How often a second something costly may be done. In a storm what is left out must not be missed."""
+
+    def __init__(self, per_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._second = -1
+        self._left = 0
+
+    def take(self) -> bool:
+        """Whether it may be done now. Threads that ask at the same moment may get one too many."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._left = second, self._per_second
+        self._left -= 1
+        return self._left >= 0
+
+
 def later(look: Look, seconds: float = GRACE) -> None:
     """Have *look* called in *seconds*, in a thread of ours. Takes no lock that it would wait for."""
     global _settles  # noqa: PLW0603 - one process, one list

@@ -19,8 +19,11 @@ from soulfra_monitor.hooks.unused import thrown_away
 PATIENCE = 60.0
 """Seconds that a task in line is waited for, see ``_in_line``."""
 
-TASKS_LIMIT = 1000
+TASKS_LIMIT = 300
 """Tasks looked through for one that holds another; a program with more is told without."""
+
+LOOKS = grace.Budget(20)
+"""Failed tasks that the loop is asked about; one above that is told without."""
 
 
 def install(reporter: Reporter) -> Undo:
@@ -118,6 +121,8 @@ class _Look:
         The loop itself says so: one that hangs has not yet got to those who wait for the task.
         """
         if not self._asked:
+            if not LOOKS.take():
+                return False
             self._asked, self._answer = True, None
             try:
                 loop.call_soon_threadsafe(self._see)

@@ -148,15 +148,15 @@ def settle():
     pass
 if names:
     from soulfra_monitor.hooks import grace, table
-    seen = []
+    seen = {{}}
     out = os.open(file, os.O_WRONLY | os.O_APPEND)  # now: a program may have no handles or rights left
     class Recorder:
         def _tell(self, **told):
             os.write(out, (json.dumps(told, default=str) + "\\n").encode())
         def raised(self, kind, error, *, service=None, message=None, handled=True, facts=None, context=None):
-            if any(one is error for one in seen):
+            if id(error) in seen:
                 return
-            seen.append(error)
+            seen[id(error)] = error
             self._tell(kind=kind, message=message or str(error), type=type(error).__name__, handled=handled,
                        facts=facts or {{}}, context=context or {{}})
         def noted(self, kind, message, *, service=None, frame=None, facts=None, context=None):

@@ -261,6 +261,56 @@ def test_a_look_may_ask_to_look_again(until: Until) -> None:
     until(lambda: not left and not grace._waiting)
 
 
+def test_a_budget_is_per_second() -> None:
+    now = [0.5]
+    budget = grace.Budget(2, lambda: now[0])
+
+    first = [budget.take() for _ in range(3)]
+    now[0] = 1.0
+
+    assert first == [True, True, False]
+    assert budget.take()
+
+
+def test_a_storm_of_failed_futures_is_told_whole(program: Program) -> None:
+    source = """
+from concurrent.futures import Future
+kept = []
+for number in range(12_000):
+    future = Future()
+    future.set_exception(ValueError(number))
+    kept.append(future)
+settle()
+del kept, future
+"""
+
+    outcome = program(source, "futures")
+
+    assert len(outcome.told) == 12_000
+
+
+def test_a_loop_made_before_is_watched_as_one_made_after(recorder: Recorder, install: Install) -> None:
+    before = asyncio.new_event_loop()
+    install("tasks")
+    after = asyncio.new_event_loop()
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        task = asyncio.get_running_loop().create_task(fail())
+        await asyncio.sleep(0)
+        del task
+        await asyncio.sleep(0)
+
+    for loop in (before, after):
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(main())
+        loop.close()
+
+    assert recorder.kinds == [Kind.TASK, Kind.TASK]
+
+
 def test_what_waits_is_settled_when_a_child_of_multiprocessing_ends(program: Program) -> None:
     source = """
 from multiprocessing import get_context
