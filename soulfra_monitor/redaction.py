@@ -63,6 +63,9 @@ LENGTH_LIMIT = 1 << 20
 EVENT_LENGTH_LIMIT = 16_384
 """The same for each text of an event."""
 
+PASSES = 6
+"""Times that a text is gone through; what still changes then is masked whole."""
+
 CUT = "…"
 
 
@@ -142,7 +145,7 @@ def redact(text: str, *, also: frozenset[Personal] = NOTHING) -> str:
     Never raises: a text that cannot be redacted is replaced by ``[redaction failed]``.
     """
     try:
-        return _redacted(_cut(text, LENGTH_LIMIT), also, inner=True)
+        return _settled(_cut(text, LENGTH_LIMIT), also)
     except Exception as error:  # noqa: BLE001 - whatever it is, the text must not leave
         FAILURES[type(error).__name__] += 1
         return FAILED
@@ -294,6 +297,16 @@ def _is_secret_member(items: list[Any], at: int) -> bool:
     if first.endswith(("SET", "SETEX", "SETNX")) and at > 1 and isinstance(items[1], str):
         return is_secret_key(items[1]) or (first == "HSET" and bool(words) and is_secret_key(words[-1]))
     return len(items) == 2 and at == 1 and bool(words[0]) and is_secret_key(words[0])  # noqa: PLR2004 - a pair
+
+
+def _settled(text: str, also: frozenset[Personal]) -> str:
+    """Redact until nothing changes any more: what was masked may bare what leads to another secret."""
+    for _ in range(PASSES):
+        clean = _redacted(text, also, inner=True)
+        if clean == text:
+            return clean
+        text = clean
+    return MASK
 
 
 def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
