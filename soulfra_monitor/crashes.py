@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from soulfra_monitor import spool
 from soulfra_monitor.events import Kind
@@ -86,37 +86,35 @@ class Life:
 
 @dataclass(slots=True)
 class Record:
-    """The file of this process."""
+    """The file of this process. It stays open to the end: faulthandler may write until then."""
 
     path: str
     fd: int
     owner: int  # the process that made it; those forked from it share it
     read: int  # bytes of it that have been looked at
     kept: bool = False  # a parent reads and removes it
-    registered: list[int] = field(default_factory=list)  # signals
+    ended: bool = False
 
     def note(self, text: str) -> None:
         """Add a line for whoever reads the file. Never raises."""
-        if self.fd >= 0:
-            with suppress(OSError):
-                os.write(self.fd, f"{_NOTE}{text}\n".encode())
+        with suppress(OSError):
+            os.write(self.fd, f"{_NOTE}{text}\n".encode())
 
     def goodbye(self) -> None:
         """Say that this process has run to its end. Twice is once."""
-        if self.fd < 0 or not self._is_mine():
+        if self.ended or not self._is_mine():
             return
-        self._let_go()
+        self.ended = True
+        self.leave_stops()
         if self.kept:
             self.note("bye")
         else:
             with suppress(OSError):  # gone: that was the aim
                 os.unlink(self.path)
-        os.close(self.fd)
-        self.fd = -1
 
     def news(self) -> str:
         """Return what has been written since the last look: a forked process has crashed."""
-        if self.fd < 0 or os.getpid() != self.owner:
+        if self.ended or os.getpid() != self.owner:
             return ""
         with suppress(OSError):
             size = os.fstat(self.fd).st_size
@@ -126,37 +124,36 @@ class Record:
                 return text
         return ""
 
-    def in_child(self) -> None:
-        """Leave requests to stop to a forked process itself: its end is not that of this life."""
-        self._unregister()
-
     def enable(self) -> None:
-        """Have fatal errors, and requests to stop that nobody handles, written into the file."""
-        if not faulthandler.is_enabled():
+        """Have fatal errors written into the file, unless the program has them written elsewhere."""
+        global _enabled  # noqa: PLW0603 - of the process, as faulthandler itself
+        if _enabled or not faulthandler.is_enabled():
             faulthandler.enable(file=self.fd, all_threads=True)
-            self.registered.append(0)
-        for name in _STOPS:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                faulthandler.register(number, file=self.fd, all_threads=False, chain=True)
-                self.registered.append(number)
+            _enabled = True
+
+    def take_stops(self) -> None:
+        """Have requests to stop that nobody handles written into the file."""
+        if self.ended or os.getpid() != self.owner:
+            return
+        for number in _unhandled():
+            faulthandler.register(number, file=self.fd, all_threads=False, chain=True)
+
+    def leave_stops(self) -> None:
+        """Have them no longer written. Those that the program handles by now are its own."""
+        for number in _unhandled():
+            faulthandler.unregister(number)
 
     def _is_mine(self) -> bool:
         """Whether this process made the file, or outlives the one that did: a daemon."""
         return os.getpid() == self.owner or not _is_alive(self.owner)
 
-    def _let_go(self) -> None:
-        if 0 in self.registered:
-            faulthandler.disable()
-        self._unregister()
 
-    def _unregister(self) -> None:
-        for number in self.registered:
-            if number:
-                faulthandler.unregister(number)
-        self.registered.clear()
+def _unhandled() -> list[int]:
+    numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
 
+_enabled = False  # faulthandler was enabled by us
 _current: Record | None = None
 
 
@@ -166,7 +163,7 @@ def install(reporter: Reporter) -> Undo:
     Returns what says goodbye; the program's end does so as well. A second time does nothing.
     """
     global _current  # noqa: PLW0603 - one life per process
-    if _current is not None and _current.fd >= 0:
+    if _current is not None and not _current.ended:
         return _nothing
     settings = getattr(reporter, "settings", None) or read({})
     folder = place(settings)
@@ -179,7 +176,8 @@ def install(reporter: Reporter) -> Undo:
         return _nothing
     atexit.register(record.goodbye)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=record.in_child)
+        # A forked process that is asked to stop must not write it here: that is not the end of this life.
+        os.register_at_fork(before=record.leave_stops, after_in_parent=record.take_stops)
 
     stop_looking = pulse.add(lambda _: look(reporter), reporter)
 
@@ -235,8 +233,10 @@ def begin(folder: str, service: str) -> Record | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         record.read = os.write(fd, head.encode())
         record.enable()
+        record.take_stops()
     except (OSError, RuntimeError, ValueError):
         record.goodbye()
+        os.close(fd)
         return None
     return record
 

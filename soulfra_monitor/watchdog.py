@@ -39,7 +39,7 @@ LATE = 3 * PERIOD
 """After a longer pause the thread itself was held up: the whole process, or the machine, stood still."""
 
 HOGGED = 0.8
-"""Share of such a pause that a thread must have computed for, to have been the one who held it up."""
+"""Share of such a pause that a thread must have computed, or stood in line, to have held up the process."""
 
 USUAL_FACTOR = 10.0
 USUAL_LEAST = 5.0
@@ -308,7 +308,7 @@ class Beat:
     sent: float = 0.0  # when the heartbeat was sent that is not answered; 0 while there is none
     lag: float = 0.0  # of the last answer
     told: bool = False
-    computed: float = 0.0  # seconds of CPU that the thread had at the last look
+    worked: tuple[float, float] = (0.0, 0.0)  # at the last look, as ``_worked`` says
 
     def answer(self) -> None:
         """Run in the loop: it goes on."""
@@ -388,9 +388,10 @@ class Loops:
                 self._judge(beat, frame, now, gap)
 
     def _judge(self, beat: Beat, frame: FrameType, now: float, gap: float) -> None:
-        before, beat.computed = beat.computed, _computed(beat.native)
+        before, beat.worked = beat.worked, _worked(beat.native)
         if gap > LATE:
-            if beat.computed - before >= HOGGED * gap:
+            computed, wanted = (now - then for now, then in zip(beat.worked, before, strict=True))
+            if computed >= LOOP_LIMIT and wanted >= HOGGED * gap:
                 self._tell(beat, frame, gap)  # it held the interpreter, so that nobody could look meanwhile
             elif beat.sent:
                 beat.sent = now - PERIOD  # the machine stood still; that is nobody's fault
@@ -433,7 +434,7 @@ class Loops:
             self._beats.pop(ident, None)
             return
         native = threading.get_native_id()
-        self._beats[ident] = Beat(loop, ident, native, id(frame), computed=_computed(native))
+        self._beats[ident] = Beat(loop, ident, native, id(frame), worked=_worked(native))
 
 
 def _is_idle(frame: FrameType, base: int) -> bool:
@@ -445,10 +446,11 @@ def _is_idle(frame: FrameType, base: int) -> bool:
     return in_selector and caller is not None and caller.f_code.co_name == "_run_once"
 
 
-def _computed(native: int) -> float:
-    """Return the seconds of CPU that a thread has used; 0 where nobody can say."""
+def _worked(native: int) -> tuple[float, float]:
+    """Return the seconds that a thread has computed, and those with what it stood in line; 0 if unknown."""
     try:
         with open(f"/proc/self/task/{native}/schedstat", encoding="ascii") as file:
-            return int(file.read().split()[0]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+            computed, waited, *_ = file.read().split()
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return int(computed) / 1e9, (int(computed) + int(waited)) / 1e9

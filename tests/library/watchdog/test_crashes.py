@@ -111,6 +111,21 @@ def test_handlers_of_the_program_are_its_own(live: Live) -> None:
     assert told(live) == []
 
 
+def test_handlers_that_a_program_sets_later_outlive_forks_and_the_end_of_watching(live: Live) -> None:
+    done = live("""
+        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+        pid = os.fork()
+        os.kill(os.getpid(), signal.SIGTERM)
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        undo()
+        os.kill(os.getpid(), signal.SIGTERM)
+    """)
+
+    assert done.stdout.splitlines() == ["mine"] * 3
+
+
 def test_a_crash_is_told_with_its_stack(live: Live, folder: Path, kept: Kept) -> None:
     done = live("import ctypes\ndef deep():\n    ctypes.string_at(0)\ndeep()")
 
