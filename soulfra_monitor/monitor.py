@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from threading import Event as Signal
+from threading import active_count, main_thread
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 COMPLAIN_EVERY = 60.0
 START_AGAIN_AFTER = 1.0
+RETIRE_WITHIN = 0.1
+"""Seconds that a fork waits for our thread to end."""
+
 SENDING_SHARE = 0.7
 """Of the time at exit; the rest is for the spool."""
 
@@ -388,6 +392,23 @@ class ErrorMonitor:
         if util is not None:  # it forgets what is registered now, but for this
             util.register_after_fork(self, ErrorMonitor._end_with_multiprocessing)
 
+    def _before_fork(self) -> None:
+        """Let our thread end if the program has no others: it forks as it would without us.
+
+        Bounded, and not at all while a request is under way: that could take long.
+        """
+        if self._intake.alive and active_count() == 1 and not self._worker.is_posting:
+            threads = _count_threads()
+            deadline = time.monotonic() + RETIRE_WITHIN
+            if self._worker.retire(RETIRE_WITHIN):
+                while _count_threads() >= threads > 0 and time.monotonic() < deadline:
+                    time.sleep(RETIRE_WITHIN / 1000)
+
+    def _after_fork_in_parent(self) -> None:
+        self._worker.resume()
+        if self._running and not self._intake.alive and not self._is_idle():
+            self._wake()
+
     def _end_with_multiprocessing(self) -> None:
         """Send what there is when a child of multiprocessing ends: it does not run what atexit knows."""
         util: Any = sys.modules["multiprocessing.util"]
@@ -433,7 +454,8 @@ class ErrorMonitor:
         except RuntimeError as error:
             intake.alive = False
             self._start_again_at = now + START_AGAIN_AFTER
-            self._count_failure("thread", error)
+            if main_thread().is_alive():  # else the program ends, and who leaves does the work
+                self._count_failure("thread", error)
         finally:
             guard.busy = busy
 
@@ -476,7 +498,7 @@ class ErrorMonitor:
         flush = Flush(Signal(), last=last, stop=stop)
         deadline = time.monotonic() + timeout
         if self._intake.alive:
-            self._intake.queue.put(flush)
+            self._worker.ask(flush)
             if flush.done.wait(timeout):
                 return flush.complete
         if self._intake.alive:
@@ -485,7 +507,7 @@ class ErrorMonitor:
 
     def _work_off(self, flush: Flush, deadline: float) -> bool:
         """Do the worker's work here: there is no thread, and at the end of a program none can be had."""
-        self._intake.queue.put(flush)
+        self._worker.ask(flush)
         while not flush.done.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
@@ -580,11 +602,36 @@ def _log_as(level: str) -> Callable[[str, str], None]:
     return say
 
 
-def _after_fork_in_child() -> None:
-    guard.busy = False
+def _count_threads() -> int:
+    """Return how many threads the system knows of, 0 where it does not say."""
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib is not loaded in every program
+    except OSError:
+        return 0
+
+
+def _before_fork() -> None:
+    _for_all(ErrorMonitor._before_fork)
+
+
+def _after_fork_in_parent() -> None:
+    _for_all(ErrorMonitor._after_fork_in_parent)
+
+
+def _for_all(do: Callable[[ErrorMonitor], None]) -> None:
+    """Do something at a fork. Whatever fails, the program forks."""
+    busy, guard.busy = guard.busy, True
     for monitor in list(_monitors):
-        monitor._after_fork()  # noqa: SLF001 - two halves of one thing
+        monitor._try("fork", partial(do, monitor))
+    guard.busy = busy
+
+
+def _after_fork_in_child() -> None:
+    _for_all(ErrorMonitor._after_fork)
+    guard.busy = False
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -97,6 +97,9 @@ class Worker:
         self._events: list[Event] = []
         self._size = 0  # of the events, about
         self._flushes: list[Flush] = []
+        self._retiring: Signal | None = None
+        self._hurry = Signal()  # somebody waits
+        self.is_posting = False
         self._counts_due = False
         self._tick_at = now + settings.interval
         self._busy_at = now
@@ -117,7 +120,11 @@ class Worker:
                 self._broke("worker", error)
                 time.sleep(PAUSE_AFTER_FAILURE)
             going = not self._may_end()
-        self.sender.close()
+        retiring, self._retiring = self._retiring, None
+        if retiring is not None:
+            retiring.set()
+        else:
+            self.sender.close()
 
     def turn(self) -> None:
         """Do what there is to do now, and send one thing."""
@@ -125,12 +132,14 @@ class Worker:
         with self.desk:
             now = time.monotonic()
             self._receive()
-            if now >= self._tick_at or self._flushes:
+            if now >= self._tick_at or self._flushes or self._retiring:
                 self._tick(now)
             self._pack()
             shipment = self._next_shipment(now)
         if shipment is not None:
+            self.is_posting = True
             answer = self.dispatch.post(shipment)
+            self.is_posting = False
             with self.desk:
                 final = self.dispatch.settle(shipment, answer)
             self._answer_flushes(go_on=final)
@@ -151,6 +160,21 @@ class Worker:
             self._pack()
             self.dispatch.put_by()
         self._answer_flushes(go_on=False)
+
+    def retire(self, seconds: float) -> bool:
+        """Ask the thread to end when it has done its turn; wait at most that long. True when it has."""
+        done = self._retiring = Signal()
+        self.ask(None)
+        return done.wait(seconds)
+
+    def ask(self, item: Flush | None) -> None:
+        """Put something into the queue for which somebody waits."""
+        self._hurry.set()
+        self._intake.queue.put(item)
+
+    def resume(self) -> None:
+        """Take back the wish that the thread may end."""
+        self._retiring = None
 
     def leave(self, *, stop: bool) -> None:
         """Leave the spool to whoever comes next."""
@@ -173,8 +197,8 @@ class Worker:
             self._inbox.append(self._intake.queue.get(timeout=pause))
         except Empty:
             return
-        if not isinstance(self._inbox[-1], Flush):
-            time.sleep(LINGER if self.dispatch.connected else LINGER_AWAY)
+        self._hurry.wait(LINGER if self.dispatch.connected else LINGER_AWAY)
+        self._hurry.clear()
 
     def _receive(self) -> None:
         """Take what has come in, up to a batch."""
@@ -341,6 +365,10 @@ class Worker:
 
     def _may_end(self) -> bool:
         """Whether the thread may end; if so another is started by what comes in next."""
+        if self._retiring is not None:
+            with self._intake.lock:
+                self._intake.alive = False
+            return True
         if time.monotonic() - self._busy_at < IDLE:
             return False
         stopped = self._busy_at == float("-inf")

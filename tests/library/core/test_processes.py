@@ -279,8 +279,9 @@ print(os.waitpid(pid, 0)[1])
 def test_a_fork_while_threads_report_hangs_nowhere(recorder: Recorder, run: Run) -> None:
     status, out, err = run(
         """
-import os, threading
+import os, threading, warnings
 from soulfra_monitor import ErrorMonitor
+warnings.simplefilter("ignore")  # of forks beside threads: these are the program's own
 monitor = ErrorMonitor().start()
 going = True
 def storm():
