@@ -7,13 +7,14 @@ signal was an orderly one, or the exit code is a 1 that means no (``exits``). Ot
 once per program.
 """
 
+import os
 import sys
 from types import FrameType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from soulfra_monitor.hooks import Reporter, Undo, exits
-from soulfra_monitor.hooks.patch import Outlet, Patches
+from soulfra_monitor.hooks.patch import Builtin, Outlet, Patches
 from soulfra_monitor.hooks.unused import thrown_away
 
 _CHECKING = frozenset(("check_call", "check_output"))
@@ -29,9 +30,21 @@ def install(reporter: Reporter) -> Undo:
     """Report children of ``subprocess`` and ``asyncio.subprocess`` whose failure nobody looks at."""
     patches = Patches(reporter, "children")
     exits_seen = Exits(patches)
+    for name in ("kill", "killpg"):
+        patches.replace(os, name, _killer(name, getattr(os, name)))
     patches.on_import("subprocess", lambda module: _fit(patches, exits_seen, module))
     patches.on_import("asyncio.subprocess", lambda module: _fit_asyncio(patches, exits_seen, module))
     return patches.undo
+
+
+def _killer(name: str, before: Any) -> Builtin:
+    def kills(pid: int, sig: int, /) -> None:
+        if sig:
+            exits.SIGNALLED.append(pid)
+        before(pid, sig)
+
+    kills.__name__ = kills.__qualname__ = name
+    return Builtin.of(before, "os", kills)
 
 
 class Exit:
@@ -69,9 +82,14 @@ class Exits:
         """Take note that the program itself sends a signal to the child: its end is wished for."""
         self._signalled.add(owner)
 
-    def failed(self, owner: Any, program: str, code: int, at: str) -> None:
+    def failed(self, owner: Any, program: str, code: int, at: str, pid: int | None) -> None:
         """Take note of a child's end, known to *owner*."""
-        if owner in self._signalled or owner in self._exits or not exits.failed(program, code):
+        if (
+            pid in exits.SIGNALLED
+            or owner in self._signalled
+            or owner in self._exits
+            or not exits.failed(program, code)
+        ):
             return
         if code == 1 and not self._first(program):
             return
@@ -170,14 +188,16 @@ def _fit(patches: Patches, seen: Exits, module: ModuleType) -> None:
 def _ended(seen: Exits, popen: Any, frame: FrameType, module: ModuleType) -> None:
     names, outside = _climb(frame, module)
     if "run" not in names and not _CHECKING & set(names):  # those give or raise it by other means
-        seen.failed(popen, exits.program_of(popen.args), vars(popen)["returncode"], _place(outside))
+        seen.failed(
+            popen, exits.program_of(popen.args), vars(popen)["returncode"], _place(outside), popen.pid
+        )
 
 
 def _completed(seen: Exits, completed: Any, frame: FrameType, module: ModuleType) -> None:
     names, outside = _climb(frame, module)
     if names[:1] == ["run"] and not frame.f_locals.get("check"):
         code = vars(completed)["returncode"]
-        seen.failed(completed, exits.program_of(completed.args), code, _place(outside))
+        seen.failed(completed, exits.program_of(completed.args), code, _place(outside), None)
 
 
 def _climb(frame: FrameType | None, module: ModuleType) -> tuple[list[str], FrameType | None]:
@@ -255,7 +275,7 @@ def _exited(seen: Exits, protocol: Any) -> None:
     code = transport.get_returncode()
     if code:
         popen = transport.get_extra_info("subprocess")  # uvloop's has none
-        seen.failed(protocol, exits.program_of(getattr(popen, "args", None)), code, "")
+        seen.failed(protocol, exits.program_of(getattr(popen, "args", None)), code, "", transport.get_pid())
 
 
 def _waited(seen: Exits, protocol: Any, frame: FrameType) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import deque
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact
@@ -14,6 +15,9 @@ ANSWERS_NO = frozenset(
     ("cmp", "diff", "egrep", "expr", "false", "fgrep", "grep", "pgrep", "pidof", "rg", "test", "which", "[")
 )
 """Programs whose exit code 1 means no, or nothing found."""
+
+SIGNALLED: deque[int] = deque(maxlen=1000)
+"""Processes, and leaders of groups, that this program has sent a signal to by ``os.kill`` or ``killpg``."""
 
 SHELL_BASE = 128
 """A shell says 128 + n when its last command was killed by signal n."""

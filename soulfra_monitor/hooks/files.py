@@ -9,13 +9,12 @@ import errno
 import io
 import os
 import sys
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo
-from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.patch import Builtin, Patches
 from soulfra_monitor.hooks.stacks import here
 
 REFUSALS = frozenset(
@@ -55,17 +54,7 @@ def _tell(patches: Patches, error: OSError) -> None:
     patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": here()})
 
 
-class Opener(partial[Any]):
-    """``open``, which tells of refusals. No function: one that is kept in a class would become a method."""
-
-    def __reduce__(self) -> Any:
-        return "open"
-
-    def __repr__(self) -> str:
-        return repr(vars(self)["__wrapped__"])
-
-
-def _opener(patches: Patches, before: Any) -> Opener:
+def _opener(patches: Patches, before: Any) -> Builtin:
     def opens(  # noqa: PLR0917 - the arguments of open
         file: Any,
         mode: str = "r",
@@ -82,16 +71,8 @@ def _opener(patches: Patches, before: Any) -> Opener:
             patches.safely(_tell, patches, error)
             raise
 
-    opens.__name__ = opens.__qualname__ = "open"
-    made = Opener(opens)
-    vars(made).update(
-        __module__=before.__module__,
-        __name__="open",
-        __qualname__="open",
-        __doc__=before.__doc__,
-        __wrapped__=before,
-    )
-    return made
+    opens.__name__ = opens.__qualname__ = "open"  # what a wrong call is told
+    return Builtin.of(before, "io", opens)
 
 
 def _wrap(patches: Patches) -> None:

@@ -1,6 +1,7 @@
 """What hooks are built of: attributes that are replaced and put back, and errors of ours that stay ours."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -57,6 +58,29 @@ class Outlet:
         reporter = self._reporter
         if reporter is not None:
             reporter.broke(place, error)
+
+
+class Builtin(partial[Any]):
+    """Stands for a function of C. No function itself: one that is kept in a class would become a method."""
+
+    @classmethod
+    def of(cls, before: Any, module: str, function: Any) -> "Builtin":
+        """Make one that calls *function* and looks like *before*, which is found in *module*."""
+        made = cls(function)
+        vars(made).update(
+            __module__=module,
+            __name__=before.__name__,
+            __qualname__=before.__name__,
+            __doc__=before.__doc__,
+            __wrapped__=before,
+        )
+        return made
+
+    def __reduce__(self) -> Any:
+        return vars(self)["__name__"]
+
+    def __repr__(self) -> str:
+        return repr(vars(self)["__wrapped__"])
 
 
 class Patches:

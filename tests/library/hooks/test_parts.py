@@ -9,6 +9,7 @@ import importlib
 import inspect
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -156,6 +157,8 @@ def watched_attributes() -> dict[str, Any]:
         (subprocess.CompletedProcess, "__init__"),
         (asyncio.subprocess.Process, "returncode"),
         (io, "open"),
+        (os, "kill"),
+        (os, "killpg"),
         (builtins, "open"),
     ]
     found = {f"{owner.__name__}.{name}": vars(owner).get(name) for owner, name in pairs}
@@ -224,6 +227,7 @@ def test_functions_look_as_they_did(install: Install) -> None:
 
     assert (open.__name__, open.__doc__, repr(open)) == before["open"]
     assert pickle.loads(pickle.dumps(open)) is open
+    assert pickle.loads(pickle.dumps(os.kill)) is os.kill
     assert io.open is open
     assert inspect.signature(aiohttp.ClientSession._request) == before["request"]
     assert inspect.iscoroutinefunction(aiohttp.ClientSession._request)

@@ -453,6 +453,9 @@ asyncio.run(main())""",
     "c.wait()\nsettle()",
     "child told to end": "import subprocess, signal\nc = subprocess.Popen(['sleep', '60'])\n"
     "os.kill(c.pid, signal.SIGTERM)\nc.wait()\nsettle()",
+    "group of children ended by us": "import subprocess, signal\n"
+    "c = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+    "os.killpg(c.pid, signal.SIGKILL)\nc.wait()\nsettle()",
     "child out of time": "import subprocess\ntry:\n    subprocess.run(['sleep', '60'], timeout=0.1)\n"
     "except subprocess.TimeoutExpired:\n    print('late')\nsettle()",
     "child of asyncio looked at": LOOP
