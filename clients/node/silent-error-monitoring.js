@@ -600,7 +600,7 @@ function factsOf(error) {
   const facts = {};
   const source = system(error) || system(firstMember(error)) || system(peek(Object(error), 'cause'));
   if (!source) return facts;
-  if (Number.isInteger(source.errno)) facts.errno = Math.abs(source.errno);
+  if (Number.isInteger(source.errno) && Math.abs(source.errno) < 1000) facts.errno = Math.abs(source.errno); // above are libuv's own
   else if (os.constants.errno[source.code]) facts.errno = os.constants.errno[source.code];
   if (typeof source.path === 'string') facts.path = clean(source.path, 500);
   const host = source.address || source.hostname;
@@ -707,17 +707,17 @@ function sender() {
   const { workerData } = require('worker_threads');
   const { port, flag, url, token, timeout, agentName } = workerData;
   const fs = require('fs');
-  const target = new URL(`${url}/api/monitoring/errors`);
-  const http = require(target.protocol === 'https:' ? 'https' : 'http');
+  const target = (path) => new URL(`${url}/api/monitoring/${path}`);
+  const http = require(url.startsWith('https:') ? 'https' : 'http');
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   const answered = new Int32Array(flag); // [moves with each answer, 1 once this thread is up]
   const headers = { 'content-type': 'application/json', 'user-agent': agentName };
   if (token) headers.authorization = `Bearer ${token}`;
 
-  function post(body, again = true) {
+  function post(body, path = 'errors', again = true) {
     return new Promise((resolve) => {
       const options = { method: 'POST', agent, timeout, headers: { ...headers, 'content-length': Buffer.byteLength(body) } };
-      const request = http.request(target, options, (response) => {
+      const request = http.request(target(path), options, (response) => {
         response.resume();
         response.on('error', () => resolve({ error: 'ECONNRESET' }));
         response.on('end', () => resolve({ status: response.statusCode, retryAfter: Number(response.headers['retry-after']) || 0 }));
@@ -725,7 +725,7 @@ function sender() {
       request.on('timeout', () => request.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })));
       request.on('error', (error) => {
         // A kept connection that the other side has closed meanwhile says nothing about the other side.
-        if (request.reusedSocket && again && error.code === 'ECONNRESET') resolve(post(body, false));
+        if (request.reusedSocket && again && error.code === 'ECONNRESET') resolve(post(body, path, false));
         else resolve({ error: error.code || error.message });
       });
       request.end(body);
@@ -758,7 +758,7 @@ function sender() {
   let work = Promise.resolve();
   port.on('message', (wanted) => {
     work = work.then(async () => {
-      const answer = wanted.files ? await leftovers(wanted.files) : await post(wanted.body);
+      const answer = wanted.files ? await leftovers(wanted.files) : await post(wanted.body, wanted.path);
       port.postMessage({ id: wanted.id, ...answer });
       Atomics.add(answered, 0, 1);
       Atomics.notify(answered, 0);
@@ -808,7 +808,7 @@ class Sender {
     for (const id of [...this.asked.keys()]) this.answer({ id, error: (error && error.code) || 'sender ended' });
   }
 
-  /** Ask for one thing, { body } or { files }; *callback* gets { status, retryAfter } or { error }. */
+  /** Ask for one thing, { body, path } or { files }; *callback* gets { status, retryAfter } or { error }. */
   ask(wanted, callback) {
     const id = ++this.ids;
     this.asked.set(id, callback);
@@ -1579,9 +1579,11 @@ function rejections(monitor) {
 
 /** The end: an exit status that says failure, and all that is still to be sent. */
 function exit(monitor) {
+  let isTold = false;
   const seen = observer(monitor, 'exit', (code) => {
-    const status = Number(code) || 0;
-    if (status && !monitor.crashed) {
+    const status = Number(process.exitCode || code) || 0;
+    if (status && !monitor.crashed && !isTold) {
+      isTold = true;
       const facts = { exit_code: status };
       const what = monitor.relay ? 'a worker thread' : 'the process';
       const { stack } = new Error('exit');
@@ -1589,7 +1591,12 @@ function exit(monitor) {
     }
     monitor.flushNow();
   });
-  return listen(process, 'exit', seen);
+  // Once more after all others: a promise that the main module waits for in vain becomes a status in one of them.
+  const last = (code) => seen(code);
+  const ending = () => {
+    if (!process.listeners('exit').includes(last)) process.on('exit', last);
+  };
+  return all([listen(process, 'exit', seen), listen(process, 'beforeExit', ending), () => process.removeListener('exit', last)]);
 }
 
 const QUIET_WARNINGS = new Set(['DeprecationWarning', 'ExperimentalWarning', 'PromiseRejectionHandledWarning']);
@@ -2203,6 +2210,16 @@ class ErrorMonitoring {
   /** Add to a counter. */
   count(name, by = 1, options = {}) {
     this.#monitor.declare(name, by, true, options);
+  }
+
+  /**
+   * Say that a job or a loop is alive. *state* is 'start', 'fail' or an exit status; nothing means done and well. One that
+   * cannot be told is not told later: a heartbeat is about now.
+   */
+  heartbeat(name, state) {
+    const monitor = this.#monitor;
+    const tail = state === undefined || state === '' ? '' : `/${encodeURIComponent(state)}`;
+    if (monitor.started) monitor.sender.ask({ body: '{}', path: `heartbeats/${encodeURIComponent(name)}${tail}` }, () => undefined);
   }
 
   /** Hear the 'error' events of an emitter, a client of some server for example, without being a listener for them. */

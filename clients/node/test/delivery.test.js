@@ -56,6 +56,16 @@ test('a storm of different errors is bounded, and every error is told or counted
   await remediator.close();
 });
 
+test('a monitor that costs more than it may does less, says so, and still counts', async () => {
+  const remediator = await Remediator.start();
+  const code = `${REQUIRE}({ overheadLimit: 0.0001, interval: 0.5 }); let n = 0; const one = () => { for (let i = 0; i < 5; i++) { n++; monitor.report(new Error('again')); } }; one();
+    setInterval(() => { one(); if (monitor.stats().shedding && n > 50) { console.log(n); process.exit(); } }, 100);`;
+  const { stdout } = await run(code, { env: settings(remediator) });
+  assert.strictEqual(countOf(remediator.events), Number(stdout));
+  assert.ok(remediator.batches.some((batch) => batch.shedding));
+  await remediator.close();
+});
+
 test('a remediator that is away gets all of it when it is back', async () => {
   const remediator = await Remediator.start();
   remediator.statuses = [503, 500, 429];

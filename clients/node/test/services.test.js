@@ -311,6 +311,15 @@ describe('a program may', (it) => {
     assert.deepStrictEqual(declared.find((item) => item.name === 'cost'), { service: 'tests', name: 'cost', value: 5, counter: true });
   });
 
+  it('say that a job is alive', async () => {
+    monitor.heartbeat('nightly export');
+    monitor.heartbeat('nightly export', 'fail');
+    monitor.heartbeat('nightly export', 3);
+    const path = '/api/monitoring/heartbeats/nightly%20export';
+    await remediator.until(() => remediator.paths.includes(`${path}/3`));
+    assert.deepStrictEqual(remediator.paths.filter((one) => one.startsWith(path)), [path, `${path}/fail`, `${path}/3`]);
+  });
+
   it('have the error events of an emitter heard, without a listener for them', async () => {
     const emitter = monitor.watchEmitter(new EventEmitter(), 'queue', { kind: 'database' });
     assert.throws(() => emitter.emit('error', new Error('unheard')), /unheard/);

@@ -60,6 +60,11 @@ test('an exit status that says failure is told with the stack that chose it', as
   assert.ok(events[0].raised[0].frames.some((frame) => frame.function === 'giveUp'));
 });
 
+test('a main module that waits in vain is told by its status', async () => {
+  const { result, events } = await watched(`await new Promise(() => {});`, { name: 'program.mjs' });
+  assert.deepStrictEqual([result.status, kinds(events), events[0].facts.exit_code], [13, ['exit'], 13]);
+});
+
 test('a clean end tells nothing', async () => {
   const { remediator } = await watched(`console.log('fine'); process.exit(0)`);
   assert.strictEqual(remediator.requests, 0);

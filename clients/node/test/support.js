@@ -14,6 +14,7 @@ class Remediator {
   constructor() {
     this.batches = [];
     this.requests = 0;
+    this.paths = [];
     this.statuses = []; // answers of the next requests; 200 after them
     this.waiting = [];
     this.server = http.createServer((request, response) => this.take(request, response));
@@ -33,6 +34,7 @@ class Remediator {
     request.on('data', (part) => parts.push(part));
     request.on('end', () => {
       this.requests++;
+      this.paths.push(request.url);
       const status = this.statuses.shift() || 200;
       if (status === 'silence') return;
       const body = JSON.parse(Buffer.concat(parts).toString());
