@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector as Registered
 from soulfra_monitor.events import BOUNDS, Calls, Declared
 
 if TYPE_CHECKING:
-    from soulfra_monitor.monitor import Stats
+    from soulfra_monitor.life import Stats
 
 
 @dataclass(slots=True)

@@ -9,70 +9,27 @@ Nothing here raises into the program but SettingsError and mistakes in declarati
 ``flush`` and ``stop``, for as long as they are told.
 """
 
-import _thread
-import atexit
-import os
-import sys
-import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from threading import Event as Signal
-from threading import active_count, main_thread
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from soulfra_monitor.capture import FACTS, Fact, Opinion, text_of
-from soulfra_monitor.declared import Counter as DeclaredCounter
-from soulfra_monitor.declared import Declarations, Gauge
-from soulfra_monitor.dispatch import Beat
+from soulfra_monitor.declared import Counter, Declarations, Gauge
 from soulfra_monitor.events import Calls, Declared, Kind
 from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
-from soulfra_monitor.intake import Intake
-from soulfra_monitor.settings import LEVELS, SettingsError, check_service, read
-from soulfra_monitor.shedding import Level
-from soulfra_monitor.worker import Complaint, Flush, Source, Worker
+from soulfra_monitor.life import Life, Stats
+from soulfra_monitor.settings import SettingsError, check_service, read
+from soulfra_monitor.worker import Source
 
 if TYPE_CHECKING:
     from soulfra_monitor.collector import Collector
     from soulfra_monitor.hooks import Undo
 
-COMPLAIN_EVERY = 60.0
-START_AGAIN_AFTER = 1.0
-RETIRE_WITHIN = 0.1
-"""Seconds that a fork waits for our thread to end."""
-
-SENDING_SHARE = 0.7
-"""Of the time at exit; the rest is for the spool."""
-
-AFTER_ALL_OTHERS = -1000
-"""A priority among what multiprocessing runs at the end of a child; those of others are above it."""
-
 Service = TypeVar("Service")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """What became of all errors seen: ``seen == sent + sum(dropped.values()) + pending``."""
-
-    seen: int
-    sent: int  # the remediator took them
-    pending: int  # counted, queued or spooled
-    dropped: Mapping[str, int]  # by reason (docs/library.md)
-    repeated: int  # the same exception object seen again; not among the seen
-    spooled: int  # of the pending, those that wait for the remediator to come back
-    batches: int  # that the remediator took
-    failures: int  # requests that got no answer, or were asked to come again
-    refused: int  # batches that the remediator will never take
-    adopted: int  # batches that dead processes left, and that were sent
-    last_failure: str
-    broken: Mapping[str, int]  # failures of the library itself, by place
-    level: Level  # what is left out to stay below the limit of overhead
-    overhead: float  # share of one core, over the last seconds
 
 
 class ErrorMonitor:
@@ -83,17 +40,13 @@ class ErrorMonitor:
     ) -> None:
         """Take settings by keyword or from the environment (docs/library.md). Raises SettingsError."""
         self.settings = read({"service": service, "url": url, "token": token, **settings})
-        self._running = False
-        self._ended = False
         self._undo: dict[str, Undo] = {}
-        self._broken: Counter[str] = Counter()
-        self._complained: dict[str, float] = {}
         self._watched: list[weakref.ref[Any]] = []
         self._watches = False
-        self._declarations = Declarations(self._wake)
         self._collector: Collector | None = None
-        self._renew()
-        _monitors.add(self)
+        source = Source(calls=self._calls, declared=self._declared, wanted=self._has_counts)
+        self._life = Life(self.settings, source, self._after_fork)
+        self._declarations = Declarations(self._life.wake)
 
     # life
 
@@ -102,19 +55,12 @@ class ErrorMonitor:
 
         Raises RuntimeError when another monitor is active in this process.
         """
-        if not self.settings.enabled or self._running:
+        if not self.settings.enabled or self._life.running:
             return self
         _activate(self)
-        if self._ended:
-            self._renew()
-        self._ended = False
-        self._running = True
-        atexit.register(self._at_exit)
-        if _is_child_of_multiprocessing():
-            self._end_with_multiprocessing()
+        self._life.begin()
         self._install()
-        if self._worker.spool.has_orphans(self._intake.boot) or self._has_counts():
-            self._wake()
+        self._life.wake_if_left_something()
         return self
 
     def stop(self) -> None:
@@ -122,35 +68,23 @@ class ErrorMonitor:
 
         ``start`` begins a new life, which sends what this one spooled.
         """
-        if not self._running:
+        if not self._life.running:
             return
         for name, undo in reversed(self._undo.items()):
-            self._try(f"hook:{name}", undo)
+            self._life.attempt(f"hook:{name}", undo)
         self._undo.clear()
         for watched in self._watched:
             obj = watched()
             if obj is not None:
                 self.remove_service(obj)
         self._watched.clear()
+        self._life.end()
         self._watches = False
-        atexit.unregister(self._at_exit)
-        self._leave(stop=True)
-        self._running = False
-        self._ended = True
         _deactivate(self)
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
-        if guard.busy or not self._running:
-            return False
-        guard.busy = True
-        try:
-            return self._flush(timeout)
-        except Exception as error:  # noqa: BLE001 - the edge to the program: counted and logged
-            self._count_failure("flush", error)
-            return False
-        finally:
-            guard.busy = False
+        return self._life.flush(timeout)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -212,7 +146,7 @@ class ErrorMonitor:
         help: str = "",  # noqa: A002 - as people know it from prometheus_client
         *,
         service: str | None = None,
-    ) -> DeclaredCounter:
+    ) -> Counter:
         """Declare what only grows. Twice gives the same object. Raises as ``gauge`` does."""
         place = service or self.settings.service
         return self._declarations.counter(
@@ -221,7 +155,7 @@ class ErrorMonitor:
 
     def heartbeat(self, name: str) -> Heartbeat:
         """Return the heartbeat of a job or loop: a context manager, or ``beat()`` after each round."""
-        return Heartbeat(name, self._beat)
+        return Heartbeat(name, self._life.beat)
 
     # watched objects
 
@@ -245,7 +179,7 @@ class ErrorMonitor:
             self.broke("watch", error)
             return obj
         self._remember(watched)
-        self._wake()
+        self._life.wake()
         return watched
 
     def remove_service(self, obj: Service) -> Service:
@@ -279,11 +213,11 @@ class ErrorMonitor:
         opinion: Opinion | None = None,
     ) -> None:
         """Take an exception, as hooks.Reporter says."""
-        if guard.busy or not self._running:
+        if guard.busy or not self._life.running:
             return
         guard.busy = True
         try:
-            self._intake.raised(
+            self._life.intake.raised(
                 kind,
                 error,
                 service=service,
@@ -294,11 +228,11 @@ class ErrorMonitor:
                 opinion=opinion,
             )
         except Exception as failure:  # noqa: BLE001 - the edge to the program: counted and logged
-            self._count_failure("intake", failure)
+            self._life.broke("intake", failure)
         finally:
             guard.busy = False
-        if self._intake.closing:
-            self._leave()
+        if self._life.intake.closing:
+            self._life.leave()
 
     def noted(
         self,
@@ -312,11 +246,11 @@ class ErrorMonitor:
         opinion: Opinion | None = None,
     ) -> None:
         """Take an error that no exception stands for, as hooks.Reporter says."""
-        if guard.busy or not self._running:
+        if guard.busy or not self._life.running:
             return
         guard.busy = True
         try:
-            self._intake.noted(
+            self._life.intake.noted(
                 kind,
                 message,
                 service=service,
@@ -326,93 +260,28 @@ class ErrorMonitor:
                 opinion=opinion,
             )
         except Exception as failure:  # noqa: BLE001 - the edge to the program: counted and logged
-            self._count_failure("intake", failure)
+            self._life.broke("intake", failure)
         finally:
             guard.busy = False
-        if self._intake.closing:
-            self._leave()
+        if self._life.intake.closing:
+            self._life.leave()
 
     def broke(self, place: str, error: BaseException) -> None:
-        """Count a failure of our own, and log it once a minute per place."""
-        busy, guard.busy = guard.busy, True
-        try:
-            self._count_failure(place, error)
-        finally:
-            guard.busy = busy
+        """Count a failure of our own, and have it logged once a minute per place."""
+        self._life.broke(place, error)
 
     # what is to be seen of us
 
     def stats(self) -> Stats:
         """Return what became of all errors, and how the library itself fares."""
-        worker, intake = self._worker, self._intake
-        busy, guard.busy = guard.busy, True
-        try:
-            with worker.desk, intake.lock:
-                counts = worker.dispatch.counts
-                return Stats(
-                    seen=intake.seen,
-                    sent=intake.sent,
-                    pending=intake.admission.pending + intake.on_way + worker.dispatch.weight,
-                    dropped=dict(intake.dropped),
-                    repeated=intake.repeated,
-                    spooled=worker.dispatch.backlog.weight,
-                    batches=counts.batches,
-                    failures=counts.failures,
-                    refused=counts.refused,
-                    adopted=counts.adopted,
-                    last_failure=counts.last_failure,
-                    broken=dict(self._broken),
-                    level=intake.level,
-                    overhead=worker.shedding.share,
-                )
-        finally:
-            guard.busy = busy
+        return self._life.stats()
 
     # inside
 
-    def _renew(self) -> None:
-        """Begin a life: an empty queue, a new boot. What came before a fork is the parent's."""
-        self._start_again_at = 0.0
-        self._leave_by = 0.0
-        self._intake = Intake(self.settings, self._start_worker)
-        source = Source(calls=self._calls, declared=self._declared, wanted=self._has_counts)
-        self._worker = Worker(self._intake, source, _log_as(self.settings.log_level), self.broke)
-
     def _after_fork(self) -> None:
-        self._worker.close()
-        self._broken.clear()
-        self._complained.clear()
         self._declarations.after_fork()
-        self._renew()
-        if not self._running:
-            return
         if self._watches:
-            self._wake()
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:  # it forgets what is registered now, but for this
-            util.register_after_fork(self, ErrorMonitor._end_with_multiprocessing)
-
-    def _before_fork(self) -> None:
-        """Let our thread end if the program has no others: it forks as it would without us.
-
-        Bounded, and not at all while a request is under way: that could take long.
-        """
-        if self._intake.alive and active_count() == 1 and not self._worker.is_posting:
-            threads = _count_threads()
-            deadline = time.monotonic() + RETIRE_WITHIN
-            if self._worker.retire(RETIRE_WITHIN):
-                while _count_threads() >= threads > 0 and time.monotonic() < deadline:
-                    time.sleep(RETIRE_WITHIN / 1000)
-
-    def _after_fork_in_parent(self) -> None:
-        self._worker.resume()
-        if self._running and not self._intake.alive and not self._is_idle():
-            self._wake()
-
-    def _end_with_multiprocessing(self) -> None:
-        """Send what there is when a child of multiprocessing ends: it does not run what atexit knows."""
-        util: Any = sys.modules["multiprocessing.util"]
-        util.Finalize(None, self._at_exit, exitpriority=AFTER_ALL_OTHERS)
+            self._life.wake()
 
     def _install(self) -> None:
         """Install every hook of the table that is not switched off. One that fails leaves the others."""
@@ -425,44 +294,11 @@ class ErrorMonitor:
             self.broke("hooks", SettingsError(f"without: {name} is no hook; there are {', '.join(hooks)}"))
         for name, place in hooks.items():
             if name not in self.settings.without:
-                self._try(f"hook:{name}", partial(self._install_one, name, place))
+                self._life.attempt(f"hook:{name}", partial(self._install_one, name, place))
 
     def _install_one(self, name: str, place: str) -> None:
         module, _, function = place.partition(":")
         self._undo[name] = getattr(import_module(module), function)(self)
-
-    def _try(self, place: str, do: Callable[[], object]) -> None:
-        try:
-            do()
-        except Exception as error:  # noqa: BLE001 - counted and logged; the program goes on
-            self.broke(place, error)
-
-    def _wake(self) -> None:
-        if self._running and not self._intake.alive:
-            self._start_worker(self._intake)
-
-    def _start_worker(self, intake: Intake) -> None:
-        """Start the thread, without waiting for it. Where none can be had, who leaves does its work."""
-        now = time.monotonic()
-        busy, guard.busy = guard.busy, True
-        try:
-            with intake.lock:
-                if intake.alive or now < self._start_again_at:
-                    return
-                intake.alive = True
-            _thread.start_new_thread(self._worker.run, ())
-        except RuntimeError as error:
-            intake.alive = False
-            self._start_again_at = now + START_AGAIN_AFTER
-            if main_thread().is_alive():  # else the program ends, and who leaves does the work
-                self._count_failure("thread", error)
-        finally:
-            guard.busy = busy
-
-    def _beat(self, beat: Beat) -> None:
-        if self._running:
-            self._intake.queue.put(beat)
-            self._wake()
 
     def _calls(self) -> tuple[Calls, ...]:
         return _drain() if self._watches and self._collector is None else ()
@@ -482,75 +318,8 @@ class ErrorMonitor:
         except TypeError:  # it takes none; what it tells after stop is not taken
             return
 
-    def _count_failure(self, place: str, error: BaseException) -> None:
-        """Count a failure of our own; have it logged where the program does not wait for it."""
-        self._broken[place] += 1
-        now = time.monotonic()
-        if now - self._complained.get(place, float("-inf")) < COMPLAIN_EVERY:
-            return
-        self._complained[place] = now
-        text = f"{place} failed: {type(error).__name__}: {text_of(error)}"
-        self._intake.queue.put(Complaint("warning", text))
-        if place != "thread":
-            self._wake()
-
-    def _flush(self, timeout: float, *, last: bool = False, stop: bool = False) -> bool:
-        flush = Flush(Signal(), last=last, stop=stop)
-        deadline = time.monotonic() + timeout
-        if self._intake.alive:
-            self._worker.ask(flush)
-            if flush.done.wait(timeout):
-                return flush.complete
-        if self._intake.alive:
-            return False
-        return self._work_off(flush, deadline)
-
-    def _work_off(self, flush: Flush, deadline: float) -> bool:
-        """Do the worker's work here: there is no thread, and at the end of a program none can be had."""
-        self._worker.ask(flush)
-        while not flush.done.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self._worker.sender.limit(left)
-            self._worker.turn()
-        return flush.complete
-
-    def _at_exit(self) -> None:
-        """Send what there is. Errors of what ends after us are sent one by one."""
-        self._intake.closing = True
-        self._leave()
-
-    def _leave(self, *, stop: bool = False) -> None:
-        """Send what there is while there is time, and spool the rest; in the time for exit as a whole."""
-        if guard.busy or self._intake.pid != os.getpid():
-            return
-        guard.busy = True
-        try:
-            now = time.monotonic()
-            self._leave_by = self._leave_by or now + self.settings.exit_timeout
-            left = max(0.0, self._leave_by - now)
-            if self._is_idle() and not stop:
-                return
-            if not self._flush(left * SENDING_SHARE, last=True, stop=stop):
-                self._worker.sender.abort()
-                self._worker.put_by()
-            self._worker.leave(stop=stop)
-        except Exception as error:  # noqa: BLE001 - the edge to the program, which is ending
-            self._count_failure("exit", error)
-        finally:
-            guard.busy = False
-
-    def _is_idle(self) -> bool:
-        """Whether there is nothing that would be lost."""
-        with self._intake.lock:
-            told = self._intake.on_way + self._intake.admission.pending
-            nothing = not told and not self._intake.untold and self._intake.queue.empty()
-        return nothing and not self._worker.dispatch.has_own and not self._has_counts()
-
 
 _SAID = frozenset({"service", "message", "severity", "problem", "fingerprint"})
-_monitors: weakref.WeakSet[ErrorMonitor] = weakref.WeakSet()
 _active: ErrorMonitor | None = None
 
 
@@ -577,61 +346,6 @@ def _drain() -> tuple[Calls, ...]:
     return calls
 
 
-def _is_child_of_multiprocessing() -> bool:
-    process: Any = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
-
-
 def _frozen(value: Any) -> Any:
     """Let people write lists and sets of names."""
     return frozenset(value) if isinstance(value, list | set | tuple) else value
-
-
-def _log_as(level: str) -> Callable[[str, str], None]:
-    """Return what logs for us: through logging if the program uses it, else as logging would, to stderr."""
-
-    def say(severity: str, text: str) -> None:
-        logging: Any = sys.modules.get("logging")
-        if hasattr(logging, "getLogger"):
-            logger = logging.getLogger("soulfra_monitor")
-            logger.setLevel(level.upper())
-            logger.log(getattr(logging, severity.upper()), "%s", text)
-        elif LEVELS.index(severity) >= max(LEVELS.index(level), LEVELS.index("warning")) and sys.stderr:
-            sys.stderr.write(f"{text}\n")
-
-    return say
-
-
-def _count_threads() -> int:
-    """Return how many threads the system knows of, 0 where it does not say."""
-    try:
-        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib is not loaded in every program
-    except OSError:
-        return 0
-
-
-def _before_fork() -> None:
-    _for_all(ErrorMonitor._before_fork)
-
-
-def _after_fork_in_parent() -> None:
-    _for_all(ErrorMonitor._after_fork_in_parent)
-
-
-def _for_all(do: Callable[[ErrorMonitor], None]) -> None:
-    """Do something at a fork. Whatever fails, the program forks."""
-    busy, guard.busy = guard.busy, True
-    for monitor in list(_monitors):
-        monitor._try("fork", partial(do, monitor))
-    guard.busy = busy
-
-
-def _after_fork_in_child() -> None:
-    _for_all(ErrorMonitor._after_fork)
-    guard.busy = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )

@@ -223,7 +223,7 @@ def test_failures_of_the_library_are_counted_and_never_raised(
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(monitor._intake, "raised", explode)
+    monkeypatch.setattr(monitor._life.intake, "raised", explode)
     monitor.report(ValueError("x"))
 
     assert monitor.stats().broken == {"intake": 1}
@@ -311,7 +311,7 @@ def test_stopping_leaves_no_thread(recorder: Recorder, start: Start) -> None:
     monitor.stop()
 
     deadline = time.monotonic() + 10
-    while monitor._intake.alive:
+    while monitor._life.intake.alive:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -323,7 +323,7 @@ def test_a_thread_with_nothing_to_do_ends_and_comes_back(
     monitor = start()
     monitor.report("first")
     deadline = time.monotonic() + 10
-    while monitor._intake.alive:
+    while monitor._life.intake.alive:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
