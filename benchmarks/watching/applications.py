@@ -2,11 +2,13 @@
 
 import http.client
 import os
+import random
+import socketserver
 import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +80,16 @@ class _Sink(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Texts(socketserver.StreamRequestHandler):
+    """Gives a text for each line."""
+
+    text = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(self.text.encode() + line)
+
+
 def measure(kind: str, launches: int, rounds: int, requests: int) -> dict[str, list[float]]:
     """Return by mode the processor time of a request in microseconds, one value per round.
 
@@ -93,18 +105,21 @@ def measure(kind: str, launches: int, rounds: int, requests: int) -> dict[str, l
 
 def _launch(kind: str, rounds: int, requests: int) -> dict[str, Served]:
     with ExitStack() as stack:
-        url = stack.enter_context(_sink())
+        url = f"http://127.0.0.1:{stack.enter_context(_listening(ThreadingHTTPServer, _Sink))}"
+        texts = stack.enter_context(_listening(socketserver.ThreadingTCPServer, _Texts))
         ports = free_ports(len(MODES))
         served = {
-            mode: stack.enter_context(_serving(kind, mode, port, url))
+            mode: stack.enter_context(
+                _serving(kind, mode, port, {"SERVED_URL": url, "SERVED_TEXTS": str(texts)})
+            )
             for mode, port in zip(MODES, ports, strict=True)
         }
         for each in served.values():
             each.round(requests)
             each.microseconds.clear()
-        for number in range(rounds):
-            turn = MODES if number % 2 else tuple(reversed(MODES))
-            for mode in turn:
+        shuffled = random.Random(0)
+        for _ in range(rounds):
+            for mode in shuffled.sample(MODES, len(MODES)):
                 served[mode].round(requests)
     return served
 
@@ -115,23 +130,28 @@ def more(plain: list[float], other: list[float]) -> float:
 
 
 @contextmanager
-def _sink() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+def _listening(
+    kind: type[socketserver.ThreadingTCPServer | ThreadingHTTPServer],
+    handler: type[socketserver.BaseRequestHandler],
+) -> Iterator[int]:
+    server = kind(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
 
 
 @contextmanager
-def _serving(kind: str, mode: str, port: int, url: str) -> Iterator[Served]:
+def _serving(kind: str, mode: str, port: int, environment: Mapping[str, str]) -> Iterator[Served]:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.watching.served", kind, str(port)],
         cwd=ROOT,
-        env={**os.environ, "SERVED": mode, "SERVED_URL": url, "PYTHONHASHSEED": "0"},
+        env={**os.environ, **environment, "SERVED": mode, "PYTHONHASHSEED": "0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

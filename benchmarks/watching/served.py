@@ -1,14 +1,20 @@
 """The applications whose processor time is measured: Flask under gunicorn, and aiohttp on asyncio.
 
-    SERVED=plain|watched|library SERVED_URL=... python -m benchmarks.watching.served flask|asyncio PORT
+    python -m benchmarks.watching.served flask|asyncio PORT
 
-Each request makes four calls of three services; it counts the words of a text and answers with them as JSON.
+with SERVED (plain, watched or library), SERVED_URL (of the remediator) and SERVED_TEXTS (a port) in the
+environment.
+
+Each request makes four calls of three services: it fetches a text, counts its words and answers with the
+counts as JSON.
 """
 
 import asyncio
 import json
 import os
+import socket
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,23 +25,37 @@ if TYPE_CHECKING:
     from flask import Flask
 
 T = TypeVar("T")
-TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40
 
 
 class Store:
-    """Keeps texts."""
+    """Fetches texts from a server, over one connection."""
 
-    def __init__(self) -> None:
-        self.texts = {number: TEXT + str(number) for number in range(10)}
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.file: Any = None
+        self.streams: Any = None
+        self.lock = threading.Lock()
+        self.turn = asyncio.Lock()
 
     def get(self, number: int) -> str:
         """Return one."""
-        return self.texts[number % 10]
+        with self.lock:
+            if self.file is None:
+                self.file = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
+            self.file.write(b"%d\n" % number)
+            self.file.flush()
+            line: bytes = self.file.readline()
+        return line.decode()
 
     async def get_later(self, number: int) -> str:
-        """Return one, after others had their turn."""
-        await asyncio.sleep(0)
-        return self.texts[number % 10]
+        """Return one."""
+        async with self.turn:
+            if self.streams is None:
+                self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = self.streams
+            writer.write(b"%d\n" % number)
+            line: bytes = await reader.readline()
+        return line.decode()
 
 
 class Scorer:
@@ -63,14 +83,14 @@ class Analyzer:
         return json.dumps({"score": self.scorer.score(words), "words": words})
 
     async def analyze_later(self, number: int) -> str:
-        """Do the same with a text that takes its time."""
+        """Do the same."""
         words = self.scorer.words(await self.store.get_later(number))
         return json.dumps({"score": self.scorer.score(words), "words": words})
 
 
 def analyzer() -> Analyzer:
     """Return it as ``SERVED`` says: plain, with calls counted only, or with the whole library."""
-    store, scorer = _watched("store", Store()), _watched("scorer", Scorer())
+    store, scorer = _watched("store", Store(int(os.environ["SERVED_TEXTS"]))), _watched("scorer", Scorer())
     return _watched("analyzer", Analyzer(store, scorer))
 
 
