@@ -1,7 +1,7 @@
 """The process of a watched program: switches the hooks on, and becomes what ``python PROGRAM`` would be.
 
-Started by ``parent`` as ``python [OPTIONS] .../child.py KIND TARGET ARGUMENTS``. What differs from the plain
-program: the lowest three frames of the main thread's stack are ours, so that ``traceback.print_stack`` shows
+Started by ``parent`` as ``python [OPTIONS] .../child.py PIPE KIND TARGET ARGUMENTS``. What differs from the
+plain program: the lowest three frames of the main thread's stack are ours, so that ``traceback.print_stack`` shows
 them and a recursion has that much less room (an uncaught error's traceback comes without them); and the
 process list shows how it was started.
 """
@@ -18,10 +18,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def main(kind: str, target: str, arguments: list[str]) -> None:
-    """Run the program as ``__main__``. Ends as it does."""
+def main(pipe: int, kind: str, target: str, arguments: list[str]) -> None:
+    """Run the program as ``__main__``. Ends as it does. Tells by *pipe* where the record of this life is."""
     _take_place(kind, target, arguments)
     record = _watch(kind, target)
+    if record is not None:
+        os.write(pipe, os.fsencode(record.path))
+    os.close(pipe)
     try:
         _RUN[kind](target)
     except SystemExit as leave:
@@ -235,4 +238,4 @@ def _silent(*_: object) -> None:
 
 if __name__ == "__main__":
     _OURS = sys.modules["__main__"]
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -249,10 +249,9 @@ def sweep(folder: str) -> Iterator[Life]:
             yield life
 
 
-def of(folder: str, pid: int) -> Life | None:
-    """Take away and return what the dead process *pid* left, whatever it says; None if it left nothing."""
-    claimed = (_claim(path, even_locked=True) for path in _files(folder, pid))
-    return next((life for life in claimed if life is not None), None)
+def take(path: str) -> Life | None:
+    """Take away and return what a dead process left, whatever it says; None if it left nothing."""
+    return _claim(path, even_locked=True)
 
 
 def machine() -> str:
@@ -338,13 +337,12 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def _files(folder: str, pid: int | None = None) -> list[str]:
-    begin = "" if pid is None else f"{pid}-"
+def _files(folder: str) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError:
         return []
-    return [os.path.join(folder, name) for name in names if name.endswith(SUFFIX) and name.startswith(begin)]
+    return [os.path.join(folder, name) for name in names if name.endswith(SUFFIX)]
 
 
 def _bound(folder: str) -> None:

@@ -13,6 +13,7 @@ from soulfra_monitor.hooks.table import HOOKS
 from soulfra_monitor.monitor import ErrorMonitor
 
 _STOPS = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE"}
+_REQUESTS = {"SIGTERM", "SIGHUP"}  # nothing but a wish to stop, whoever sent them and to whom
 _ASKED = 128  # and a signal's number: what a program that was asked to stop exits with
 
 
@@ -43,21 +44,21 @@ def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) ->
     return Ending(message=f"the program was ended by {name}{crash}", facts={"signal": name})
 
 
-def tell(pid: int, code: int, asked: Collection[int], command: list[str], *, oom: bool) -> None:
-    """Tell the remediator of the end of process *pid*, or leave it in the spool. Waits at most 2 s."""
+def tell(code: int, asked: Collection[int], command: list[str], record: str, *, oom: bool) -> None:
+    """Tell the remediator of a program's end, or leave it in the spool. Waits at most 2 s."""
     sys.argv = [child.name_of(command[0], command[1])]
     monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here
-    folder = crashes.place(monitor.settings) if monitor.settings.enabled else None
-    life = crashes.of(folder, pid) if folder is not None else None
+    life = crashes.take(record) if record else None
     ending = judge(code, asked, life, oom=oom)
     if ending is not None:
         with monitor:
-            monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=_context(pid, command, life))
+            monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=_context(command, life))
 
 
-def _context(pid: int, command: list[str], life: Life | None) -> dict[str, object]:
-    context: dict[str, object] = {"pid": pid, "command": command[1:]}
+def _context(command: list[str], life: Life | None) -> dict[str, object]:
+    context: dict[str, object] = {"command": command[1:]}
     if life is not None:
+        context["pid"] = life.pid
         context["started"] = life.started
         context["crash"] = life.dump
         context["left_at"] = next((note[5:] for note in life.notes if note.startswith("exit ")), "")
@@ -66,6 +67,8 @@ def _context(pid: int, command: list[str], life: Life | None) -> dict[str, objec
 
 def _was_asked(code: int, asked: Collection[int]) -> bool:
     number = -code if code < 0 else code - _ASKED
+    if code < 0 and _name(number) in _REQUESTS:
+        return True
     return number in asked and _name(number) in _STOPS
 
 

@@ -35,23 +35,35 @@ def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
     """Run the program to its end, and end in the same way: does not come back."""
     os.environ.update(variables)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    ours, theirs = os.pipe()  # through it the child says where the record of its life is
     parent, pid = os.getpid(), os.fork()
     if pid == 0:
-        _become(kind, arguments, parent, before)
+        os.set_inheritable(theirs, True)
+        _become([str(theirs), kind, *arguments], parent, before)
+    os.close(theirs)
     program = Program(pid)
     status = program.wait()
-    _tell(program, status, [kind, *arguments])
+    _tell(program, status, [kind, *arguments], _record(ours))
     _end(status)
 
 
-def _become(kind: str, arguments: list[str], parent: int, mask: set[int]) -> "NoReturn":
+def _record(pipe: int) -> str:
+    """Return the path of the record; nothing if the program never came so far."""
+    os.set_blocking(pipe, False)
+    try:
+        return os.fsdecode(os.read(pipe, 4096))
+    except BlockingIOError:  # somebody still holds the other end
+        return ""
+
+
+def _become(arguments: list[str], parent: int, mask: set[int]) -> "NoReturn":
     """Become the program, in the forked process."""
     try:
         _die_with(parent)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored is inherited
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.execv(sys.executable, [sys.executable, *_options(), CHILD, kind, *arguments])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *_options(), CHILD, *arguments])  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"soulfra_monitor: cannot start {sys.executable}: {error.strerror}\n")
     finally:
@@ -157,19 +169,26 @@ class Program:
             self.asked.add(information.si_signo)
 
 
-def _tell(program: Program, status: int, command: list[str]) -> None:
+def _tell(program: Program, status: int, command: list[str], record: str) -> None:
     """Tell the remediator if the end was no good one."""
-    if status == 0:
-        return
     try:
+        if status == 0:
+            _forget(record)
+            return
         from soulfra_monitor import endings  # noqa: PLC0415 - the program has ended: memory matters no more
 
         code = os.waitstatus_to_exitcode(status)
-        endings.tell(program.pid, code, program.asked, command, oom=program.was_short_of_memory())
+        endings.tell(code, program.asked, command, record, oom=program.was_short_of_memory())
     except Exception as error:  # noqa: BLE001 - the exit status must come out whatever happens here
         sys.stderr.write(
             f"soulfra_monitor: the end of the program is not told: {type(error).__name__}: {error}\n"
         )
+
+
+def _forget(record: str) -> None:
+    """Remove the record of a good end."""
+    if record and os.path.exists(record):
+        os.unlink(record)
 
 
 def _end(status: int) -> "NoReturn":

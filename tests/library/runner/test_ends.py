@@ -35,7 +35,8 @@ def ready(process: Any) -> None:
         (-15, {15}, None, False, None),
         (143, {15}, None, False, None),
         (130, {2}, None, False, None),
-        (-15, set(), None, False, "the program was ended by SIGTERM"),
+        (-15, set(), None, False, None),  # sent to the program itself
+        (143, set(), None, False, "the program ended with status 143"),
         (-2, {15}, None, False, "the program was ended by SIGINT"),
         (-9, set(), None, False, "the program was ended by SIGKILL"),
         (-9, set(), None, True, "the kernel killed the program: memory ran out"),
@@ -68,13 +69,14 @@ OUTSIDE: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("text", OUTSIDE)
 def test_what_only_an_outsider_sees_is_told_once(
-    text: str, run: Run, program: Callable[..., Path], remediator: Remediator
+    text: str, run: Run, program: Callable[..., Path], remediator: Remediator, tmp_path: Path
 ) -> None:
     facts, part = OUTSIDE[text]
 
     run(str(program(READY + "def last():\n    " + text + "\nlast()\n")))
 
     event = remediator.wait_for("exit")
+    assert list(tmp_path.rglob("*.life")) == []
     assert event["facts"].items() >= facts.items()
     assert part in event["message"]
     assert event["service"] == "app"
@@ -113,6 +115,7 @@ def test_of_a_good_end_nothing_is_told(
     run(str(program(READY + text)))
 
     assert remediator.events == []
+    assert list(tmp_path.rglob("*.life")) == []
 
 
 def test_swallowed_errors_of_the_main_program_are_told(
@@ -171,7 +174,7 @@ def test_a_signal_that_ends_the_program_ends_the_parent_alike_and_is_not_told(
     ready(process)
 
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.wait(60)
 
     assert process.returncode == -number
     assert remediator.events == []
@@ -210,7 +213,7 @@ def test_a_program_that_cleans_up_after_a_request_to_stop_keeps_its_exit_status(
     ready(process)
 
     process.terminate()
-    process.communicate(timeout=60)
+    process.wait(60)
 
     assert process.returncode == 0
     assert remediator.events == []
