@@ -26,7 +26,8 @@ def install(reporter: Reporter) -> Undo:
 
 def _fit(patches: Patches, module: ModuleType) -> None:
     misuse = (module.ImproperConnectionState, module.NotConnected, module.InvalidURL)
-    watched = _watched(patches, (OSError, module.HTTPException), misuse)
+    failures = (OSError, module.HTTPException)
+    watched = _watched(patches, failures, misuse)
 
     def make_put(function: Any) -> Any:
         def putrequest(self: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
@@ -36,10 +37,13 @@ def _fit(patches: Patches, module: ModuleType) -> None:
         return putrequest
 
     def make_get(function: Any) -> Any:
-        get = watched(function)
-
         def getresponse(self: Any, *args: Any, **kwargs: Any) -> Any:
-            response = get(self, *args, **kwargs)
+            try:
+                response = function(self, *args, **kwargs)
+            except failures as error:
+                if not isinstance(error, misuse):
+                    patches.safely(_failed, patches, self, error)
+                raise
             vars(response)[ASKED] = vars(self).pop(ASKED, None)
             if means_failure(response.status):
                 patches.safely(_answered, patches, response, sys._getframe(1))  # noqa: SLF001 - who asked
