@@ -1,8 +1,8 @@
 """The process of a watched program: switches the hooks on, and becomes what ``python PROGRAM`` would be.
 
 Started by ``parent`` as ``python [OPTIONS] .../child.py PIPE KIND TARGET ARGUMENTS``. What differs from the
-plain program: the lowest three frames of the main thread's stack are ours, so that ``traceback.print_stack`` shows
-them and a recursion has that much less room (an uncaught error's traceback comes without them); and the
+plain program: the lowest three frames of the main thread's stack are ours, so that ``traceback.print_stack``
+shows them and a recursion has that much less room (an uncaught error's traceback comes without them); and the
 process list shows how it was started.
 """
 
