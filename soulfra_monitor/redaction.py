@@ -85,10 +85,14 @@ NOTHING: frozenset[Personal] = frozenset()
 _ASSIGNMENT = re.compile(
     r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)(?![\w.-])"
     r"(?:(?P<quoted>\\{0,16}[\"'`])?\]?(?P<plain>\s{0,4}(?:=>|:=|[:=])\s{0,4})"
-    r"|(?P<paired>\\{0,16}[\"'],\s{0,4})(?=\\{0,16}[bBrRuU]?[\"'])"
-    r"|[\"`\]]?\s{1,4}(?i:like|in|by|<>|!=)\s{0,4}\(?\s{0,4}(?='))"
+    r"|(?P<paired>\\{0,16}[\"'],\s{0,4})(?=\\{0,16}[bBrRuU]?[\"']))"
 )
-"""A key and what leads to its value: k=v, k: v, 'k': v, k => v, ('k', 'v'), k LIKE 'v'."""
+"""A key and what leads to its value: k=v, k: v, 'k': v, k => v, ('k', 'v')."""
+
+_COMPARED = re.compile(
+    r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)[\"`\]]?\s{1,4}(?i:i?like|in|by|<>|!=)\s{0,4}\(?\s{0,4}(?=')"
+)
+"""A key and its value in SQL: k LIKE 'v', k IN ('v')."""
 
 _OPTION = re.compile(
     r"-(?<!\w.)(?P<key>[^\W\d][\w.-]{0,127}+)[ \t]{1,4}(?!-)(?P<quote>[\"']?)(?P<value>[^\s\"']{1,2000})"
@@ -96,11 +100,11 @@ _OPTION = re.compile(
 
 _ELEMENT = re.compile(r"<(?P<key>[^\W\d][\w:.-]{0,63})(?:\s[^<>]{0,200})?>(?P<value>[^<]{1,2000})(?=</)")
 _INSERT = re.compile(
-    r"(?i)\binsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w.\"`\[\]]{1,128}\s{0,4}\((?P<columns>[^()]{1,2000})\)"
-    r"\s{0,4}values\s{0,4}(?=\()"
+    r"[Ii](?<!\w.)(?i:nsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w.\"`\[\]]{1,128}\s{0,4}\((?P<columns>[^()]{1,2000})\)"
+    r"\s{0,4}values)\s{0,4}(?=\()"
 )
 _SET = re.compile(
-    r"(?<!\w)(?P<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,4}(?P<key>[^\s=]{1,256})[ \t]{1,4})"
+    r"(?P<set>[PSGHM](?<!\w.)(?:SETEX|ET(?:EX|NX)?|ETSET|M?SET)[ \t]{1,4}(?P<key>[^\s=]{1,256})[ \t]{1,4})"
     r"(?![=\s*])[^\r\n\"'`]{1,2000}"
 )
 _LITERAL = re.compile(r"'(?:[^'\r\n]|'')*'?|\$\$.*?(?:\$\$|\Z)", re.DOTALL)
@@ -133,7 +137,8 @@ _NO_SECRETS = frozenset(
 )
 _WEAK_LENGTH = 6
 
-_PERCENT = re.compile(r"[^\s\"'<>]++")
+_PERCENT = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>%]*+%[^\s\"'<>]*+")
+_PERCENT_HINTS = ("%3A", "%3a", "%3D", "%3d", "%22", "%27", "%40")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}+={0,2}(?![A-Za-z0-9+/=_-])")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9a-fA-F:]{3,39}(?:\.\d{1,3}){0,3}(?![\w:.]*\w)")
@@ -310,14 +315,17 @@ def _settled(text: str, also: frozenset[Personal]) -> str:
 
 
 def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
-    lowered = text.lower()
+    words = set(text.split())  # each word once: what is looked for is in one word, whatever its order
+    vocabulary = " ".join(words)
+    lowered = vocabulary.lower()
+    long_words = " ".join([word for word in words if len(word) >= TOKEN_LENGTH])
     text = _apply(ADDRESSES, text, lowered)
-    words = " ".join([word for word in lowered.split() if len(word) >= TOKEN_LENGTH])
-    text = _apply(TOKENS, text, words)
-    if may_have_keys(text, lowered):
+    if long_words:
+        text = _apply(TOKENS, text, long_words.lower())
+    if may_have_keys(vocabulary, lowered):
         text = _redact_keyed(_apply(PHRASES, text, lowered), lowered)
-    if inner and words:
-        text = _redact_encoded(text, words)
+    if inner and long_words:
+        text = _redact_encoded(text, long_words)
     text = _apply(NUMBERS, text, lowered)
     return _redact_personal(text, lowered, also) if also else text
 
@@ -329,7 +337,9 @@ def _redact_keyed(text: str, lowered: str) -> str:
         text = _redact_inserts(text)
     if "SET" in text:
         text = _SET.sub(_mask_set, text)
-    return _redact_assigned(_OPTION.sub(_mask_option, text))
+    if "'" in lowered:
+        text = _redact_after(_COMPARED, text)
+    return _redact_after(_ASSIGNMENT, _OPTION.sub(_mask_option, text))
 
 
 def _apply(shapes: tuple[Shape, ...], text: str, lowered: str) -> str:
@@ -339,11 +349,11 @@ def _apply(shapes: tuple[Shape, ...], text: str, lowered: str) -> str:
     return text
 
 
-def _redact_assigned(text: str) -> str:
-    """Mask the values of secret keys: key=value, headers, JSON, options of a command line."""
+def _redact_after(lead: re.Pattern[str], text: str) -> str:
+    """Mask the values of secret keys; *lead* finds a key and ends where its value begins."""
     kept: list[str] = []
     done = at = 0
-    while found := _ASSIGNMENT.search(text, at):
+    while found := lead.search(text, at):
         at = found.end()
         value = _value_of(text, found)
         if value is not None:
@@ -355,11 +365,13 @@ def _redact_assigned(text: str) -> str:
 def _value_of(text: str, found: re.Match[str]) -> tuple[str, int] | None:
     """Return what stands for the value that a key leads to, and where it ends; None if it stays."""
     key, start = found["key"], found.end()
-    if found["paired"] and not _is_pair(text, found):
+    is_secret = is_secret_key(key)
+    if not is_secret and not is_weak_key(key):
         return None
-    if is_secret_key(key):
-        return _value_at(text, start, key)
-    if is_weak_key(key) and (found["quoted"] or found["plain"] == "="):
+    told = found.groupdict()
+    if is_secret:
+        return None if told.get("paired") and not _is_pair(text, found) else _value_at(text, start, key)
+    if told.get("quoted") or told.get("plain") == "=":
         value = _value_at(text, start, key)
         return value if value is not None and _may_be_secret(text[start : value[1]]) else None
     return None
@@ -459,14 +471,12 @@ def _redact_inserts(text: str) -> str:
 
 def _redact_encoded(text: str, words: str) -> str:
     """Mask what holds a secret once it is decoded."""
-    if "%" in words:
+    if any(hint in words for hint in _PERCENT_HINTS):
         text = _PERCENT.sub(_mask_percent, text)
     return _BASE64.sub(_mask_base64, text) if _BASE64.search(words) else text
 
 
 def _mask_percent(found: re.Match[str]) -> str:
-    if "%" not in found[0]:
-        return found[0]
     plain = unquote(found[0])
     return MASK if _redacted(plain, NOTHING, inner=False) != plain else found[0]
 

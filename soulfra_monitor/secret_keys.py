@@ -90,6 +90,7 @@ def is_secret_key(key: str) -> bool:
     return _STEM.search("".join(words)) is not None
 
 
+@lru_cache(maxsize=4096)
 def is_weak_key(key: str) -> bool:
     """Whether *key* names a secret if it stands in data, and something else in a sentence."""
     words = words_of(key)

@@ -31,6 +31,11 @@ def _shape(name: str, hints: str, pattern: str, replacement: Replace = MASK) -> 
     return Shape(name, tuple(hints.split()), re.compile(pattern), replacement)
 
 
+def _token(hints: str, prefix: str, rest: str) -> Shape:
+    literal = re.escape(prefix)
+    return _shape(f"token {prefix}", hints, rf"{literal}(?<![A-Za-z0-9_-]{literal}){rest}")
+
+
 def _luhn(digits: str) -> bool:
     doubled = (int(digit) * 2 for digit in digits[-2::-2])
     return (sum(map(int, digits[-1::-2])) + sum(two - 9 if two > 9 else two for two in doubled)) % 10 == 0  # noqa: PLR2004
@@ -58,38 +63,66 @@ def _mask_iban(found: re.Match[str]) -> str:
     return MASK if number % 97 == 1 else found[0]
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}$")
+_WEB = frozenset({"http", "https", "ws", "wss"})
+_USER = re.compile(r"(?<![\w:/.])(?://)?[\w.-]{1,64}$")
+_BEFORE_AUTH = re.compile(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
+
+
+def _before(found: re.Match[str], length: int) -> str:
+    return found.string[max(found.start() - length, 0) : found.start()]
+
+
+def _mask_login(found: re.Match[str]) -> str:
+    """Mask up to the last @, which web addresses may have further on and others may not."""
+    scheme = _SCHEME.search(_before(found, 32))
+    if scheme is None or scheme[0].lower() in _WEB:
+        return found[0]
+    return f"://{found[1]}:{MASK}@"
+
+
+def _mask_bare_login(found: re.Match[str]) -> str:
+    return f":{MASK}@" if _USER.search(_before(found, 67)) else found[0]
+
+
+def _mask_auth(found: re.Match[str]) -> str:
+    before = _before(found, 24)
+    return f"{found[1]}{MASK}" if _BEFORE_AUTH.search(before) else found[0]
+
+
 _TOKENS = (
-    ("gho_ ghp_ ghs_ ghr_ ghu_", r"gh[opsru]_[A-Za-z0-9]{16,}"),
-    ("github_pat_", r"github_pat_\w{16,}"),
-    ("glpat- glptt- glrt- gldt- glft- glcbt- glsoat- glagent-",
-     r"gl(?:pat|ptt|rt|dt|ft|cbt|soat|agent)-[\w-]{16,}"),
-    ("sk-", r"sk-(?=[A-Za-z_-]{0,64}[0-9])[\w-]{16,}"),
-    ("_live_ _test_", r"[srp]k_(?:live|test)_\w{10,}"),
-    ("whsec_", r"whsec_\w{16,}"),
-    ("xox xapp-", r"(?:xox[a-z]-|xapp-)[\w-]{10,}"),
-    ("akia asia abia acca", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
-    ("aiza", r"AIza[\w-]{30,}"),
-    ("ya29.", r"ya29\.[\w.-]{16,}"),
-    ("gocspx-", r"GOCSPX-[\w-]{16,}"),
-    ("npm_", r"npm_[A-Za-z0-9]{30,}"),
-    ("pypi-", r"pypi-[\w-]{16,}"),
-    ("hf_", r"hf_[A-Za-z0-9]{16,}"),
-    ("sg.", r"SG\.[\w-]{16,}\.[\w-]{16,}"),
-    ("sk", r"SK[0-9a-f]{32}(?![A-Za-z0-9])"),
-    ("do", r"do[opr]_v1_[0-9a-f]{16,}"),
-    ("hvs. hvb. hvr.", r"hv[sbr]\.[\w-]{16,}"),
-    ("dapi", r"dapi[0-9a-f]{32}"),
-    ("shpat_ shpca_ shppa_ shpss_", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}"),
-    ("sq0", r"sq0[a-z]{3}-[\w-]{16,}"),
-    ("key-", r"key-[0-9a-f]{32}(?![A-Za-z0-9])"),
-    ("nrak-", r"NRAK-[A-Z0-9]{16,}"),
-    ("lin_api_", r"lin_api_\w{16,}"),
-    ("dp.", r"dp\.[a-z]{2,5}\.\w{16,}"),
-    ("atatt3", r"ATATT3[\w=-]{16,}"),
-    ("age-secret-key-", r"AGE-SECRET-KEY-1[0-9A-Z]{16,}"),
-    (":aa", r"[0-9]{8,10}:AA[\w-]{32,}"),
+    ("gho_ ghp_ ghs_ ghr_ ghu_", "gh", r"[opsru]_[A-Za-z0-9]{16,}"),
+    ("github_pat_", "github_pat_", r"\w{16,}"),
+    ("glpat- glptt- glrt- gldt- glft- glcbt- glsoat- glagent-", "gl",
+     r"(?:pat|ptt|rt|dt|ft|cbt|soat|agent)-[\w-]{16,}"),
+    ("sk-", "sk-", r"(?=[A-Za-z_-]{0,64}[0-9])[\w-]{16,}"),
+    ("sk_live_ sk_test_", "sk_", r"(?:live|test)_\w{10,}"),
+    ("rk_live_ rk_test_", "rk_", r"(?:live|test)_\w{10,}"),
+    ("whsec_", "whsec_", r"\w{16,}"),
+    ("xox", "xox", r"[a-z]-[\w-]{10,}"),
+    ("xapp-", "xapp-", r"[\w-]{10,}"),
+    ("akia asia abia acca", "A", r"(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
+    ("aiza", "AIza", r"[\w-]{30,}"),
+    ("ya29.", "ya29.", r"[\w.-]{16,}"),
+    ("gocspx-", "GOCSPX-", r"[\w-]{16,}"),
+    ("npm_", "npm_", r"[A-Za-z0-9]{30,}"),
+    ("pypi-", "pypi-", r"[\w-]{16,}"),
+    ("hf_", "hf_", r"[A-Za-z0-9]{16,}"),
+    ("sg.", "SG.", r"[\w-]{16,}\.[\w-]{16,}"),
+    ("sk", "SK", r"[0-9a-f]{32}(?![A-Za-z0-9])"),
+    ("_v1_", "do", r"[opr]_v1_[0-9a-f]{16,}"),
+    ("hvs. hvb. hvr.", "hv", r"[sbr]\.[\w-]{16,}"),
+    ("dapi", "dapi", r"[0-9a-f]{32}"),
+    ("shpat_ shpca_ shppa_ shpss_", "shp", r"(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}"),
+    ("sq0", "sq0", r"[a-z]{3}-[\w-]{16,}"),
+    ("key-", "key-", r"[0-9a-f]{32}(?![A-Za-z0-9])"),
+    ("nrak-", "NRAK-", r"[A-Z0-9]{16,}"),
+    ("lin_api_", "lin_api_", r"\w{16,}"),
+    ("dp.", "dp.", r"[a-z]{2,5}\.\w{16,}"),
+    ("atatt3", "ATATT3", r"[\w=-]{16,}"),
+    ("age-secret-key-", "AGE-SECRET-KEY-1", r"[0-9A-Z]{16,}"),
 )  # fmt: skip
-"""Tokens with the prefix of who issues them; the last are Telegram's bots."""
+"""What to look for, the prefix of who issues it, and what follows."""
 
 ADDRESSES: tuple[Shape, ...] = (
     _shape(
@@ -101,10 +134,8 @@ ADDRESSES: tuple[Shape, ...] = (
     _shape(
         "password in an address of a database or queue",
         "://",
-        r"(?i)(?<![\w+.-])((?:rediss?|valkeys?|(?:postgres(?:ql)?|mysql|mariadb)(?:\+\w{1,16})?"
-        r"|amqps?|mongodb(?:\+srv)?|smtps?|ldaps?|s?ftp|ssh|clickhouse|nats|mqtts?|kafka|oracle(?:\+\w{1,16})?"
-        r"|mssql(?:\+\w{1,16})?)://[^\s\"'<>:@/\\]{0,128}):[^\s\"'<>]{1,512}@",
-        rf"\1:{MASK}@",
+        r"://([^\s\"'<>:@/\\]{0,128}):[^\s\"'<>]{1,512}@",
+        _mask_login,
     ),
     _shape(
         "password in an address",
@@ -115,8 +146,8 @@ ADDRESSES: tuple[Shape, ...] = (
     _shape(
         "password in an address without its scheme",
         "@",
-        r"((?<![\w:/.])(?://)?[\w.-]{1,64}):[^\s/?#:@\"'<>]{1,256}@(?=(?:tcp|unix)\(|[\w.-]{1,253}[:/])",
-        rf"\1:{MASK}@",
+        r":[^\s/?#:@\"'<>]{1,256}@(?=(?:tcp|unix)\(|[\w.-]{1,253}[:/])",
+        _mask_bare_login,
     ),
     _shape("key as the user of an address", "://", r"://[^\s/?#:@\"'<>]{16,256}@", f"://{MASK}@"),
     _shape(
@@ -137,12 +168,8 @@ ADDRESSES: tuple[Shape, ...] = (
 
 TOKENS: tuple[Shape, ...] = (
     _shape("JSON web token", "eyj", r"(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}"),
-    *(
-        Shape(
-            "token with a known prefix", tuple(hints.split()), re.compile(rf"(?<![A-Za-z0-9_-])(?:{pattern})")
-        )
-        for hints, pattern in _TOKENS
-    ),
+    *(_token(hints, prefix, rest) for hints, prefix, rest in _TOKENS),
+    _shape("token of a Telegram bot", ":aa", r"[0-9](?<![A-Za-z0-9_-].)[0-9]{7,9}:AA[\w-]{32,}"),
 )
 """In words of at least TOKEN_LENGTH characters."""
 
@@ -150,19 +177,19 @@ PHRASES: tuple[Shape, ...] = (
     _shape(
         "bearer token",
         "bearer",
-        r"(?i)(?<![\w])(bearer\s{1,4})(?=[A-Za-z._~+/-]{0,128}[0-9])[\w.~+/=-]{8,}",
+        r"([Bb](?<!\w.)(?i:earer)\s{1,4})(?=[A-Za-z._~+/-]{0,128}[0-9])[\w.~+/=-]{8,}",
         rf"\1{MASK}",
     ),
     _shape(
         "basic credentials",
         "basic",
-        r"(?<![\w])((?i:basic)\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}",
+        r"([Bb](?<!\w.)(?i:asic)\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}",
         rf"\1{MASK}",
     ),
     _shape(
         "user and password of a command",
         "-u --user --proxy-user",
-        r"(?<![\w-])((?:-u|-U|--user|--proxy-user)[ =]{0,2}[\"']?[^\s:\"'-][^\s:\"']{0,127}):"
+        r"(-(?<![\w-]-)(?:u|U|-user|-proxy-user)[ =]{0,2}[\"']?[^\s:\"'-][^\s:\"']{0,127}):"
         r"(?!\d{1,6}\b)[^\s\"']{1,512}",
         rf"\1:{MASK}",
     ),
@@ -178,37 +205,41 @@ PHRASES: tuple[Shape, ...] = (
     _shape(
         "password in a statement of SQL",
         "identified password passwd",
-        r"(?i)(\b(?:identified\s{1,4}(?:with\s{1,4}\w{1,64}\s{1,4})?(?:by|as)|password|passwd)"
+        r"([IiPp](?<!\w.)(?i:dentified\s{1,4}(?:with\s{1,4}\w{1,64}\s{1,4})?(?:by|as)|assword|asswd)"
         r"(?:\s{1,4}|\s{0,4}\(\s{0,4}))"
         r"'(?:[^'\r\n]|''){1,512}'?",
         rf"\1'{MASK}'",
     ),
     _shape(
         "password of a Redis command",
-        "auth requirepass masterauth",
-        r"((?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}"
-        r"(?:AUTH|(?i:config set (?:requirepass|masterauth)))"
-        r"[ \t]{1,4})(?!\*\*\*)[^\s\"'`]{1,512}(?:[ \t]{1,4}[^\s\"'`]{1,512})?",
+        "auth",
+        r"(AUTH[ \t]{1,4})(?!\*\*\*)[^\s\"'`]{1,512}(?:[ \t]{1,4}[^\s\"'`]{1,512})?",
+        _mask_auth,
+    ),
+    _shape(
+        "password in the configuration of Redis",
+        "requirepass masterauth",
+        r"([RrMm](?i:equirepass|asterauth)[ \t]{1,4})(?![=:]|\*\*\*)[^\s\"'`]{1,512}",
         rf"\1{MASK}",
     ),
     _shape(
         "password of a Redis command as a list",
         "auth",
-        r"(b?[\"']AUTH[\"'],\s{0,4})b?[\"'][^\"'\n]{0,512}[\"'](?:,\s{0,4}b?[\"'][^\"'\n]{0,512}[\"'])?",
-        rf"\1'{MASK}'",
+        r"AUTH(?<=[\"']AUTH)([\"'],\s{0,4})b?[\"'][^\"'\n]{0,512}[\"'](?:,\s{0,4}b?[\"'][^\"'\n]{0,512}[\"'])?",
+        rf"AUTH\1'{MASK}'",
     ),
     _shape(
         "password told in a sentence",
         "password passwd passphrase secret key",
-        r"(?i)(\b(?:password|passwd|passphrase|secret|api[ _-]?key)"
-        r"\s{1,4}(?:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}[\"']?)"
+        r"([PpSsAa](?<!\w.)(?i:assword|asswd|assphrase|ecret|pi[ _-]?key)"
+        r"\s{1,4}(?i:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}[\"']?)"
         r"(?!\*\*\*)(?=[^\s\"']{0,64}[0-9!@#$%^&*])[^\s\"']{4,512}",
         rf"\1{MASK}",
     ),
     _shape(
         "key of two words",
         "key token",
-        r"(?i)(\b(?:api|access|secret|private|signing|encryption|auth|account)[ ](?:key|token)"
+        r"([AaSsPpEe](?<!\w.)(?i:pi|ccess|ecret|rivate|igning|ncryption|uth|ccount)[ ](?i:key|token)"
         r"\s{0,4}[:=]\s{0,4}[\"']?)"
         r"(?!\*\*\*)[^\s\"',;]{4,512}",
         rf"\1{MASK}",
