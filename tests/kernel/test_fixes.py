@@ -217,8 +217,10 @@ def database_full(folder: Path) -> Event:
 def no_permission(folder: Path) -> Event:
     out = folder / "out"
     out.mkdir(mode=0o000)
-    for above in (folder, *folder.parents[:3]):
+    for above in (folder, *folder.parents):  # pytest lets nobody else into its folders
         above.chmod(0o755)
+        if above.name.startswith("pytest-of-"):
+            break
     return caught(Kind.FILE, as_nobody((out / "book.epub").touch))
 
 
