@@ -70,20 +70,28 @@ async function calls(url) {
   const watched = monitor.addService('service', new Service());
   const sync = [perCall((i) => plain.add(i)), perCall((i) => watched.add(i))];
   const awaited = [await perAwait((i) => plain.later(i)), await perAwait((i) => watched.later(i))];
-  const failing = (service) => perCall((i) => {
-    try {
-      service.fails(i);
-    } catch {
-      return 0;
-    }
-    return 1;
-  }, 3, 2e4);
+  const failing = (service) =>
+    perCall(
+      (i) => {
+        try {
+          service.fails(i);
+        } catch {
+          return 0;
+        }
+        return 1;
+      },
+      3,
+      2e4
+    );
   return { sync, awaited, failing: [failing(plain), failing(watched)] };
 }
 
 /** Run this file as a program that does one thing, and give back what it prints. */
 function child(part, args, env) {
-  const { stdout, stderr, status } = spawnSync(process.execPath, [...args, __filename, part], { env: { ...process.env, ...env }, encoding: 'utf8' });
+  const { stdout, stderr, status } = spawnSync(process.execPath, [...args, __filename, part], {
+    env: { ...process.env, ...env },
+    encoding: 'utf8',
+  });
   if (status !== 0) throw new Error(`${part}: ${stderr}`);
   return Number(stdout.trim().split('\n').pop());
 }
@@ -122,17 +130,22 @@ const PARTS = {
   },
   /** CPU microseconds of one HTTP request that is answered and asked in one process. */
   requests() {
-    const server = http.createServer((q, s) => s.end('ok')).listen(0, '127.0.0.1', async () => {
-      const agent = new http.Agent({ keepAlive: true });
-      const get = () => new Promise((resolve) => http.get({ port: server.address().port, agent }, (r) => r.resume().on('end', resolve)));
-      for (let i = 0; i < 500; i++) await get();
-      const count = quick ? 2000 : 10000;
-      const before = process.cpuUsage();
-      for (let i = 0; i < count; i++) await get();
-      const { user, system } = process.cpuUsage(before);
-      console.log((user + system) / count);
-      process.exit();
-    });
+    const server = http
+      .createServer((q, s) => s.end('ok'))
+      .listen(0, '127.0.0.1', async () => {
+        const agent = new http.Agent({ keepAlive: true });
+        const get = () =>
+          new Promise((resolve) =>
+            http.get({ port: server.address().port, agent }, (r) => r.resume().on('end', resolve))
+          );
+        for (let i = 0; i < 500; i++) await get();
+        const count = quick ? 2000 : 10000;
+        const before = process.cpuUsage();
+        for (let i = 0; i < count; i++) await get();
+        const { user, system } = process.cpuUsage(before);
+        console.log((user + system) / count);
+        process.exit();
+      });
   },
 };
 
@@ -148,21 +161,44 @@ async function main() {
     return [median(both.map(([plain]) => plain)), median(both.map(([, watched]) => watched))];
   };
   const line = (what, [plain, watched], unit, digits = 1) => {
-    console.log(`${what.padEnd(44)} ${plain.toFixed(digits).padStart(9)} ${watched.toFixed(digits).padStart(9)} ${(watched - plain).toFixed(digits).padStart(9)} ${unit}`);
+    console.log(
+      `${what.padEnd(44)} ${plain.toFixed(digits).padStart(9)} ${watched.toFixed(digits).padStart(9)} ${(watched - plain).toFixed(digits).padStart(9)} ${unit}`
+    );
   };
   console.log(`Node ${process.version}${' '.repeat(33)} without   watched     added`);
   const { sync, awaited, failing } = await calls(url);
   line('a sync call', sync, 'ns');
   line('an awaited call of an async method', awaited, 'ns');
   line('a call that throws', failing, 'ns', 0);
-  line('an HTTP request, asked and answered (CPU)', pair((args) => child('requests', args, env), quick ? 1 : 5), 'us');
-  line('start and end of an empty program', pair((args) => duration('', args, env)), 'ms');
-  line('start and end by an uncaught exception', pair((args) => duration('throw new Error("x")', args, env)), 'ms');
-  line('the same, the remediator away', pair((args) => duration('throw new Error("x")', args, away)), 'ms');
+  line(
+    'an HTTP request, asked and answered (CPU)',
+    pair((args) => child('requests', args, env), quick ? 1 : 5),
+    'us'
+  );
+  line(
+    'start and end of an empty program',
+    pair((args) => duration('', args, env)),
+    'ms'
+  );
+  line(
+    'start and end by an uncaught exception',
+    pair((args) => duration('throw new Error("x")', args, env)),
+    'ms'
+  );
+  line(
+    'the same, the remediator away',
+    pair((args) => duration('throw new Error("x")', args, away)),
+    'ms'
+  );
   const mb = (part) => pair((args) => child(part, args, env) / 1e6, quick ? 1 : 3);
   line('resident memory, nothing to say', mb('rss'), 'MB');
   line('resident memory, once something was sent', mb('rssAfterError'), 'MB');
-  line('CPU of an idle second', pair((args) => child('idle', args, env) / 3, quick ? 1 : 3), 'ms', 2);
+  line(
+    'CPU of an idle second',
+    pair((args) => child('idle', args, env) / 3, quick ? 1 : 3),
+    'ms',
+    2
+  );
   fs.rmSync(spool, { recursive: true });
   process.exit();
 }

@@ -95,7 +95,8 @@ function readSettings(options = {}) {
   }
   if (process.env.SOULFRA_NODE === 'off') settings.enabled = false;
   for (const [name, value] of Object.entries(options)) {
-    if (!(name in DEFAULTS)) throw new TypeError(`${name} is no setting; there are ${Object.keys(DEFAULTS).join(', ')}`);
+    if (!(name in DEFAULTS))
+      throw new TypeError(`${name} is no setting; there are ${Object.keys(DEFAULTS).join(', ')}`);
     if (value === undefined) continue;
     settings[name] = name === 'memory' || name === 'handles' ? { ...DEFAULTS[name], ...value } : value;
   }
@@ -108,7 +109,12 @@ function readSettings(options = {}) {
 }
 
 function nameOf(text) {
-  return String(text).replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[_.-]+/, '').slice(0, 63) || 'node';
+  return (
+    String(text)
+      .replace(/[^A-Za-z0-9_.-]+/g, '-')
+      .replace(/^[_.-]+/, '')
+      .slice(0, 63) || 'node'
+  );
 }
 
 function programName() {
@@ -128,14 +134,16 @@ const WIDTH_LIMIT = 100;
 const raw = String.raw;
 const words = (text) => new Set(text.split(/\s+/).filter(Boolean));
 
-const SECRET_WORDS = words(`password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token
+const SECRET_WORDS =
+  words(`password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token
   jwt bearer authorization cookie cookies credential credentials creds apikey apikeys apitoken authtoken accesstoken
   refreshtoken accesskey secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp totp pin cvv cvc
   ssn iban requirepass masterauth pgpass`);
 const SECRET_PAIRS = words(`api/key api/keys access/key access/tokens account/key auth/key auth/tokens card/number
   connect/sid encryption/key host/key license/key master/key pass/phrase private/key refresh/tokens secret/key session/id
   session/key shared/key signing/key two/factor`);
-const HARMLESS_ENDINGS = words(`count counts limit limits type name length size expiry expires expired ttl age usage used
+const HARMLESS_ENDINGS =
+  words(`count counts limit limits type name length size expiry expires expired ttl age usage used
   budget total file path url uri endpoint policy rate cost per valid invalid missing required error errors set`);
 const WEAK_WORDS = words('auth pass session sid sig signature pat');
 const STEM = new RegExp(
@@ -157,7 +165,10 @@ const wordsOf = (key) => (key.slice(0, 128).match(WORD) || []).map((word) => wor
 function isSecretKey(key) {
   const parts = wordsOf(key);
   if (!parts.length || HARMLESS_ENDINGS.has(parts[parts.length - 1])) return false;
-  return parts.some((word, at) => SECRET_WORDS.has(word) || SECRET_PAIRS.has(`${word}/${parts[at + 1]}`)) || STEM.test(parts.join(''));
+  return (
+    parts.some((word, at) => SECRET_WORDS.has(word) || SECRET_PAIRS.has(`${word}/${parts[at + 1]}`)) ||
+    STEM.test(parts.join(''))
+  );
 }
 
 /** Whether *key* names a secret if it stands in data, and something else in a sentence. */
@@ -167,7 +178,8 @@ function isWeakKey(key) {
 }
 
 /** A pattern that takes letters of either case, inside of one that does not. */
-const caseless = (source) => source.replace(/\\.|[a-z]/g, (one) => (one.length > 1 ? one : `[${one.toUpperCase()}${one}]`));
+const caseless = (source) =>
+  source.replace(/\\.|[a-z]/g, (one) => (one.length > 1 ? one : `[${one.toUpperCase()}${one}]`));
 
 function maskCard(found, ...rest) {
   const text = rest[rest.length - 1];
@@ -231,7 +243,11 @@ const TOKENS = [
 ].map(([hint, source]) => [hint, new RegExp(source, 'g'), MASK]); // in words of at least TOKEN_LENGTH characters
 
 const ADDRESSES = [
-  [/-----begin/, /-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)/gs, MASK],
+  [
+    /-----begin/,
+    /-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)/gs,
+    MASK,
+  ],
   [
     /:\/\//,
     new RegExp(
@@ -243,9 +259,17 @@ const ADDRESSES = [
     `$1:${MASK}@`,
   ],
   [/:\/\//, /:\/\/([^\s/?#:@"'<>]{0,256}):[^\s/?#"'<>]{1,512}@/g, `://$1:${MASK}@`],
-  [/@/, /((?<![\w:/.])(?:\/\/)?[\w.-]{1,64}):[^\s/?#:@"'<>]{1,256}@(?=(?:tcp|unix)\(|[\w.-]{1,253}[:/])/g, `$1:${MASK}@`],
+  [
+    /@/,
+    /((?<![\w:/.])(?:\/\/)?[\w.-]{1,64}):[^\s/?#:@"'<>]{1,256}@(?=(?:tcp|unix)\(|[\w.-]{1,253}[:/])/g,
+    `$1:${MASK}@`,
+  ],
   [/:\/\//, /:\/\/[^\s/?#:@"'<>]{16,256}@/g, `://${MASK}@`],
-  [/[?&;]/, /([?&;](?:sig|signature|x-amz-signature|x-goog-signature|code|key|api_?key)=)[^\s&;#"'<>]{6,}/gi, `$1${MASK}`],
+  [
+    /[?&;]/,
+    /([?&;](?:sig|signature|x-amz-signature|x-goog-signature|code|key|api_?key)=)[^\s&;#"'<>]{6,}/gi,
+    `$1${MASK}`,
+  ],
   [
     /hooks\.|webhooks\/|\.webhook/,
     /(hooks\.slack\.com\/[a-z]{1,20}\/|discord(?:app)?\.com\/api\/webhooks\/|\.webhook\.office\.com\/\w{1,20}\/)[\w@/-]{8,}/gi,
@@ -255,8 +279,19 @@ const ADDRESSES = [
 
 const PHRASES = [
   [/bearer/, /(?<!\w)(bearer\s{1,4})(?=[A-Za-z._~+/-]{0,128}[0-9])[\w.~+/=-]{8,}/gi, `$1${MASK}`],
-  [/basic/, new RegExp(raw`(?<!\w)(${caseless('basic')}\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}`, 'g'), `$1${MASK}`],
-  [/-u|user/, /(?<![\w-])((?:-u|-U|--user|--proxy-user)[ =]{0,2}["']?[^\s:"'-][^\s:"']{0,127}):(?!\d{1,6}\b)[^\s"']{1,512}/g, `$1:${MASK}`],
+  [
+    /basic/,
+    new RegExp(
+      raw`(?<!\w)(${caseless('basic')}\s{1,4})(?=[A-Za-z+/]{0,128}[0-9=]|[A-Za-z]{0,128}[a-z][A-Z])[\w+/=-]{8,}`,
+      'g'
+    ),
+    `$1${MASK}`,
+  ],
+  [
+    /-u|user/,
+    /(?<![\w-])((?:-u|-U|--user|--proxy-user)[ =]{0,2}["']?[^\s:"'-][^\s:"']{0,127}):(?!\d{1,6}\b)[^\s"']{1,512}/g,
+    `$1:${MASK}`,
+  ],
   [
     /mysql|sshpass|redis-cli|login/,
     new RegExp(
@@ -302,7 +337,9 @@ const NUMBERS = [
   [/\d{4}/, /[2-6]\d\d\d[ -]?\d\d\d\d(?:[ -]?\d){4,11}(?![\w-])/g, maskCard],
   [/\d\d/, /[A-Z](?<![A-Za-z0-9].)[A-Z]\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])/g, maskIban],
 ];
-const PERSONAL = [[/@/, /(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,63}(?![\w-])/g, `${MASK}@${MASK}`]];
+const PERSONAL = [
+  [/@/, /(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,63}(?![\w-])/g, `${MASK}@${MASK}`],
+];
 
 const ASSIGNMENT = new RegExp(
   raw`(?<key>[A-Za-z_](?<!\w.)(?=(?<more>[\w.-]{0,127}))\k<more>)(?![\w.-])` +
@@ -311,13 +348,17 @@ const ASSIGNMENT = new RegExp(
     raw`|["\`\]]?\s{1,4}(?:${caseless('like|in|by')}|<>|!=)\s{0,4}\(?\s{0,4}(?='))`,
   'g'
 );
-const OPTION = /-(?<!\w.)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)[ \t]{1,4}(?!-)["']?(?<value>[^\s"']{1,2000})/g;
+const OPTION =
+  /-(?<!\w.)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)[ \t]{1,4}(?!-)["']?(?<value>[^\s"']{1,2000})/g;
 const ELEMENT = /<(?<key>[A-Za-z_][\w:.-]{0,63})(?:\s[^<>]{0,200})?>(?<value>[^<]{1,2000})(?=<\/)/g;
-const INSERT = /\binsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w."`[\]]{1,128}\s{0,4}\((?<columns>[^()]{1,2000})\)\s{0,4}values\s{0,4}(?=\()/gi;
-const SET = /(?<!\w)(?<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,4}(?<key>[^\s=]{1,256})[ \t]{1,4})(?![=\s*])[^\r\n"'`]{1,2000}/g;
+const INSERT =
+  /\binsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w."`[\]]{1,128}\s{0,4}\((?<columns>[^()]{1,2000})\)\s{0,4}values\s{0,4}(?=\()/gi;
+const SET =
+  /(?<!\w)(?<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,4}(?<key>[^\s=]{1,256})[ \t]{1,4})(?![=\s*])[^\r\n"'`]{1,2000}/g;
 const LITERAL = /'(?:[^'\r\n]|'')*'?|\$\$.*?(?:\$\$|$)/gs;
 const HEADER_VALUE = /(?:="[^"\r\n]*"|[^\r\n"'\\])+/y;
-const QUOTED_VALUE = /([bBrRuU]{0,2}")(?:[^"\\\r\n]|\\[^\n])*"?|([bBrRuU]{0,2}')(?:[^'\\\r\n]|\\[^\n]|''(?=\w))*'?|(`)[^`\r\n]*`?/y;
+const QUOTED_VALUE =
+  /([bBrRuU]{0,2}")(?:[^"\\\r\n]|\\[^\n])*"?|([bBrRuU]{0,2}')(?:[^'\\\r\n]|\\[^\n]|''(?=\w))*'?|(`)[^`\r\n]*`?/y;
 const ESCAPED_QUOTE = /\\{1,16}["']/y;
 const BARE_VALUE = /(?:[^\s,;&"'<>(){}[\]\\]|[,;&](?![\s"'&;,]|[\w.-]{1,64}[=:]|$)|["'<>\])}\\](?=\w))+/y;
 const BRACKET = /"(?:[^"\\\r\n]|\\[^\n])*"|'(?:[^'\\\r\n]|\\[^\n])*'|[[\](){}]/g;
@@ -332,7 +373,10 @@ function redact(text) {
 
 function redacted(text, isOuter) {
   const lowered = text.toLowerCase();
-  const long = lowered.split(/\s+/).filter((word) => word.length >= TOKEN_LENGTH).join(' ');
+  const long = lowered
+    .split(/\s+/)
+    .filter((word) => word.length >= TOKEN_LENGTH)
+    .join(' ');
   text = applied(ADDRESSES, text, lowered);
   text = applied(TOKENS, text, long);
   if (KEY_HINTS.test(lowered) || SHORT_HINT.test(text)) text = redactKeyed(applied(PHRASES, text, lowered), lowered);
@@ -357,7 +401,8 @@ function redactKeyed(text, lowered) {
   };
   if (text.includes('</')) text = text.replace(ELEMENT, mask);
   if (lowered.includes('insert')) text = redactInserts(text);
-  if (text.includes('SET')) text = text.replace(SET, (...found) => (isSecretKey(groupsOf(found).key) ? groupsOf(found).set + MASK : found[0]));
+  if (text.includes('SET'))
+    text = text.replace(SET, (...found) => (isSecretKey(groupsOf(found).key) ? groupsOf(found).set + MASK : found[0]));
   return redactAssigned(text.replace(OPTION, mask));
 }
 
@@ -366,7 +411,11 @@ function redactInserts(text) {
   let kept = '';
   let done = 0;
   for (const found of text.matchAll(INSERT)) {
-    if (found.index < done || !found.groups.columns.split(',').some((column) => isSecretKey(column.replace(/[\s"`[\]]/g, '')))) continue;
+    if (
+      found.index < done ||
+      !found.groups.columns.split(',').some((column) => isSecretKey(column.replace(/[\s"`[\]]/g, '')))
+    )
+      continue;
     const start = found.index + found[0].length;
     const stop = text.indexOf(';\n', start);
     const end = stop < 0 ? text.length : stop;
@@ -406,7 +455,10 @@ function valueOf(text, found, start) {
 /** Whether the key is the first of a list, and what follows it no key itself. */
 function isPair(text, at, start) {
   const value = matchAt(QUOTED_VALUE, text, start);
-  return /[([]\s{0,4}[bu]?\\{0,16}["']$/.test(text.slice(Math.max(at - 24, 0), at)) && (!value || text[start + value[0].length] !== ':');
+  return (
+    /[([]\s{0,4}[bu]?\\{0,16}["']$/.test(text.slice(Math.max(at - 24, 0), at)) &&
+    (!value || text[start + value[0].length] !== ':')
+  );
 }
 
 function matchAt(pattern, text, start) {
@@ -462,7 +514,9 @@ function redactEncoded(text) {
   if (text.includes('%')) {
     text = text.replace(/[^\s"'<>]+/g, (found) => {
       if (!found.includes('%')) return found;
-      return hides(found.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16)))) ? MASK : found;
+      return hides(found.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16))))
+        ? MASK
+        : found;
     });
   }
   return text.replace(BASE64, (found) => {
@@ -487,9 +541,13 @@ function cleanValue(value, depth = 0) {
   if (typeof value === 'number') return Number.isFinite(value) ? value : String(value);
   if (typeof value !== 'object') return clean(typeof value === 'function' ? '[function]' : value, TEXT_LIMIT);
   if (depth >= DEPTH_LIMIT) return MASK;
-  if (ArrayBuffer.isView(value)) return clean(Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, TEXT_LIMIT)), TEXT_LIMIT);
+  if (ArrayBuffer.isView(value))
+    return clean(Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, TEXT_LIMIT)), TEXT_LIMIT);
   if (value instanceof Error) return clean(`${value.name}: ${value.message}`);
-  if (Array.isArray(value)) return value.slice(0, WIDTH_LIMIT).map((item, at) => (isSecretMember(value, at) ? MASK : cleanValue(item, depth + 1)));
+  if (Array.isArray(value))
+    return value
+      .slice(0, WIDTH_LIMIT)
+      .map((item, at) => (isSecretMember(value, at) ? MASK : cleanValue(item, depth + 1)));
   return Object.fromEntries(
     Object.entries(value)
       .slice(0, WIDTH_LIMIT)
@@ -507,8 +565,10 @@ function isSecretMember(items, at) {
   if (typeof items[at] !== 'string' || !items[at] || at === 0) return false;
   const [before, last] = [items[at - 2], items[at - 1]].map((word) => (typeof word === 'string' ? word : ''));
   if (last.startsWith('-') && !items[at].startsWith('-')) return isSecretKey(last);
-  if ([before, last].some((word) => word.toUpperCase() === 'AUTH') || /^(requirepass|masterauth)$/i.test(last)) return true;
-  if (/SET(EX|NX)?$/i.test(String(items[0])) && at > 1) return isSecretKey(String(items[1])) || (/^HSET$/i.test(items[0]) && isSecretKey(last));
+  if ([before, last].some((word) => word.toUpperCase() === 'AUTH') || /^(requirepass|masterauth)$/i.test(last))
+    return true;
+  if (/SET(EX|NX)?$/i.test(String(items[0])) && at > 1)
+    return isSecretKey(String(items[1])) || (/^HSET$/i.test(items[0]) && isSecretKey(last));
   return items.length === 2 && isSecretKey(last);
 }
 
@@ -546,12 +606,16 @@ function messageOf(error) {
 }
 
 const ROOT = process.cwd() + path.sep;
-const FRAME = /^\s+at (?:(.*?) \()?(?:async )?((?:file:\/\/|node:|[A-Za-z]:[\\/]|\/|internal\/|evalmachine|\[)?[^()]*?)(?::(\d+))?(?::(\d+))?\)?$/;
+const FRAME =
+  /^\s+at (?:(.*?) \()?(?:async )?((?:file:\/\/|node:|[A-Za-z]:[\\/]|\/|internal\/|evalmachine|\[)?[^()]*?)(?::(\d+))?(?::(\d+))?\)?$/;
 
 /** The frames of a stack as V8 writes it, outermost first; our own are left out. */
 function framesOf(stack) {
   if (typeof stack !== 'string') return [];
-  const lines = stack.slice(0, 4 * TEXT_TAKEN).split('\n').filter((line) => /^\s+at /.test(line));
+  const lines = stack
+    .slice(0, 4 * TEXT_TAKEN)
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line));
   const frames = lines.map(frameOf).filter((frame) => frame && frame.file !== __filename);
   const half = FRAMES_LIMIT / 2;
   const kept = frames.length > FRAMES_LIMIT ? [...frames.slice(0, half), ...frames.slice(-half)] : frames;
@@ -585,7 +649,12 @@ function chainOf(error) {
     const [one, relation] = wanted.shift();
     if (isObject(one) && seen.has(one)) continue;
     seen.add(one);
-    chain.push({ type: typeOf(one), message: messageOf(one), relation, frames: isObject(one) ? framesOf(peek(one, 'stack')) : [] });
+    chain.push({
+      type: typeOf(one),
+      message: messageOf(one),
+      relation,
+      frames: isObject(one) ? framesOf(peek(one, 'stack')) : [],
+    });
     if (!isObject(one)) continue;
     const cause = peek(one, 'cause');
     if (cause !== undefined && cause !== null) wanted.push([cause, 'cause']);
@@ -600,7 +669,8 @@ function factsOf(error) {
   const facts = {};
   const source = system(error) || system(firstMember(error)) || system(peek(Object(error), 'cause'));
   if (!source) return facts;
-  if (Number.isInteger(source.errno) && Math.abs(source.errno) < 1000) facts.errno = Math.abs(source.errno); // above are libuv's own
+  if (Number.isInteger(source.errno) && Math.abs(source.errno) < 1000)
+    facts.errno = Math.abs(source.errno); // above are libuv's own
   else if (os.constants.errno[source.code]) facts.errno = os.constants.errno[source.code];
   if (typeof source.path === 'string') facts.path = clean(source.path, 500);
   const host = source.address || source.hostname;
@@ -619,6 +689,8 @@ function firstMember(error) {
 
 // -------------------------------------------------------------------------------------------- state of process
 
+const CORES = os.cpus().length;
+
 function systemState() {
   const state = { pid: process.pid, uptime: round(process.uptime()), node: process.version };
   const heap = v8.getHeapStatistics();
@@ -629,7 +701,7 @@ function systemState() {
     memory_total: os.totalmem(),
     memory_available: os.freemem(),
     load: round(os.loadavg()[0]),
-    cores: os.cpus().length,
+    cores: CORES,
   });
   return state;
 }
@@ -716,11 +788,18 @@ function sender() {
 
   function post(body, path = 'errors', again = true) {
     return new Promise((resolve) => {
-      const options = { method: 'POST', agent, timeout, headers: { ...headers, 'content-length': Buffer.byteLength(body) } };
+      const options = {
+        method: 'POST',
+        agent,
+        timeout,
+        headers: { ...headers, 'content-length': Buffer.byteLength(body) },
+      };
       const request = http.request(target(path), options, (response) => {
         response.resume();
         response.on('error', () => resolve({ error: 'ECONNRESET' }));
-        response.on('end', () => resolve({ status: response.statusCode, retryAfter: Number(response.headers['retry-after']) || 0 }));
+        response.on('end', () =>
+          resolve({ status: response.statusCode, retryAfter: Number(response.headers['retry-after']) || 0 })
+        );
       });
       request.on('timeout', () => request.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })));
       request.on('error', (error) => {
@@ -732,7 +811,9 @@ function sender() {
     });
   }
 
-  const isOver = (answer) => answer.status < 300 || (answer.status >= 400 && ![401, 403, 404, 408, 429].includes(answer.status) && answer.status < 500);
+  const isOver = (answer) =>
+    answer.status < 300 ||
+    (answer.status >= 400 && ![401, 403, 404, 408, 429].includes(answer.status) && answer.status < 500);
 
   async function leftovers(files) {
     for (const file of files) {
@@ -780,7 +861,8 @@ class Sender {
     const flag = new SharedArrayBuffer(8);
     const { url, token, timeout } = this.settings;
     const env = {};
-    if (process.env.NODE_TLS_REJECT_UNAUTHORIZED) env.NODE_TLS_REJECT_UNAUTHORIZED = process.env.NODE_TLS_REJECT_UNAUTHORIZED;
+    if (process.env.NODE_TLS_REJECT_UNAUTHORIZED)
+      env.NODE_TLS_REJECT_UNAUTHORIZED = process.env.NODE_TLS_REJECT_UNAUTHORIZED;
     const worker = new threads.Worker(`(${sender})()`, {
       eval: true,
       workerData: { port: port2, flag, url, token, timeout: timeout * 1000, agentName: `soulfra-node/${VERSION}` },
@@ -1092,13 +1174,16 @@ class Monitor {
 
   shape(kind, error, more) {
     const message = more.message || (isObject(error) ? peek(error, 'message') : error);
-    const short = String(typeof message === 'symbol' ? '' : message).slice(0, 200).replace(/[0-9a-f]{8,}|\d+/gi, '#');
+    const short = String(typeof message === 'symbol' ? '' : message)
+      .slice(0, 200)
+      .replace(/[0-9a-f]{8,}|\d+/gi, '#');
     const name = isObject(error) ? peek(error, 'name') : typeof error;
     return `${kind} ${more.service || ''} ${String(name)} ${String(isObject(error) ? peek(error, 'code') : '')} ${short}`;
   }
 
   describe(kind, error, more) {
-    const raised = error === null || error === undefined ? (more.stack ? [this.place(kind, more)] : []) : chainOf(error);
+    const raised =
+      error === null || error === undefined ? (more.stack ? [this.place(kind, more)] : []) : chainOf(error);
     const event = {
       kind,
       service: more.service || this.settings.service,
@@ -1235,7 +1320,16 @@ class Monitor {
       ...(this.shedding && { shedding: true }),
     };
     const count = events.reduce((sum, event) => sum + (event.count || 1), 0);
-    return { body: JSON.stringify(batch), seq: batch.seq, count, dropped, asked: false, isSpooled: false, isTaken: false, isLast: false };
+    return {
+      body: JSON.stringify(batch),
+      seq: batch.seq,
+      count,
+      dropped,
+      asked: false,
+      isSpooled: false,
+      isTaken: false,
+      isLast: false,
+    };
   }
 
   answered(sealed, answer) {
@@ -1281,7 +1375,8 @@ class Monitor {
     const least = answer.retryAfter ? Math.min(answer.retryAfter, 300) * 1000 : 0;
     const backoff = Math.min(60000, 500 * 2 ** Math.min(this.awayFor, 7));
     this.retryAt = now() + Math.max(least, backoff * (0.5 + Math.random() / 2));
-    if ([401, 403, 404].includes(answer.status)) this.broke('remediator', `answers ${answer.status}: see SOULFRA_URL and SOULFRA_TOKEN`);
+    if ([401, 403, 404].includes(answer.status))
+      this.broke('remediator', `answers ${answer.status}: see SOULFRA_URL and SOULFRA_TOKEN`);
     if (!sealed.isSpooled) this.keep(sealed, [sealed.body]);
     this.flushSoon(this.retryAt - now() + 1);
   }
@@ -1303,7 +1398,10 @@ class Monitor {
     const batches = this.sealed ? [this.sealed] : [];
     for (let sealed = this.seal(true); sealed; sealed = this.seal(true)) batches.push(sealed);
     if (!batches.length) return;
-    const isSpooled = this.keep(batches[0], batches.map((sealed) => sealed.body));
+    const isSpooled = this.keep(
+      batches[0],
+      batches.map((sealed) => sealed.body)
+    );
     this.sealed = null;
     for (const sealed of batches) {
       sealed.isLast = true;
@@ -1326,7 +1424,8 @@ class Monitor {
     const events = this.unqueue(this.queue.length).map((slot) => slot.event);
     const message = { events, calls: this.takeCalls(), declared: this.takeDeclared(), dropped: this.dropped };
     this.dropped = {};
-    if (events.length || message.calls.length || message.declared.length || Object.keys(message.dropped).length) this.relay.postMessage(message);
+    if (events.length || message.calls.length || message.declared.length || Object.keys(message.dropped).length)
+      this.relay.postMessage(message);
   }
 
   absorb({ events, calls, declared, dropped }) {
@@ -1391,7 +1490,13 @@ class Monitor {
     }
     const before = counter && this.declared.has(key) ? this.declared.get(key).value : 0;
     const item = { service: of, name: String(name), value: before + value };
-    this.declared.set(key, { ...item, ...(counter && { counter }), ...(low !== undefined && { low }), ...(high !== undefined && { high }), ...(help && { help }) });
+    this.declared.set(key, {
+      ...item,
+      ...(counter && { counter }),
+      ...(low !== undefined && { low }),
+      ...(high !== undefined && { high }),
+      ...(help && { help }),
+    });
   }
 
   // ---------------------------------------------------------------------------------------------- each second
@@ -1440,15 +1545,28 @@ class Monitor {
       if (now() - call.began < limit) break; // the oldest stand first
       if (call.isTold) continue;
       call.isTold = true;
-      const facts = { method: call.cells.method, seconds: round((now() - call.began) / 1000), limit: this.settings.hung };
-      this.notice('hung', null, { service: call.cells.service, message: `${facts.method} has not come back`, facts, handled: false });
+      const facts = {
+        method: call.cells.method,
+        seconds: round((now() - call.began) / 1000),
+        limit: this.settings.hung,
+      };
+      this.notice('hung', null, {
+        service: call.cells.service,
+        message: `${facts.method} has not come back`,
+        facts,
+        handled: false,
+      });
     }
   }
 }
 
 function keyOf(template, shape) {
-  const frames = template.raised.flatMap((one) => one.frames.map((frame) => `${frame.module}:${frame.function}:${frame.line}`));
-  return frames.length ? [template.kind, template.service, template.raised.map((one) => one.type), ...frames].join('\n') : shape;
+  const frames = template.raised.flatMap((one) =>
+    one.frames.map((frame) => `${frame.module}:${frame.function}:${frame.line}`)
+  );
+  return frames.length
+    ? [template.kind, template.service, template.raised.map((one) => one.type), ...frames].join('\n')
+    : shape;
 }
 
 function codeOf(error) {
@@ -1500,7 +1618,12 @@ function patch(object, name, make) {
   const original = object[name];
   const before = getOwnPropertyDescriptor(object, name);
   const wrapper = alike(make(original), original);
-  defineProperty(object, name, { value: wrapper, writable: true, configurable: true, enumerable: before ? before.enumerable : false });
+  defineProperty(object, name, {
+    value: wrapper,
+    writable: true,
+    configurable: true,
+    enumerable: before ? before.enumerable : false,
+  });
   return () => {
     if (object[name] !== wrapper) return; // somebody has put theirs on top
     if (before) defineProperty(object, name, before);
@@ -1522,7 +1645,8 @@ function all(undos) {
   return () => undos.forEach((undo) => undo());
 }
 
-const isAbort = (error) => isObject(error) && (peek(error, 'name') === 'AbortError' || peek(error, 'code') === 'ABORT_ERR');
+const isAbort = (error) =>
+  isObject(error) && (peek(error, 'name') === 'AbortError' || peek(error, 'code') === 'ABORT_ERR');
 
 /** Uncaught exceptions, and rejections that end the program: the event that changes nothing about the end. */
 function crash(monitor) {
@@ -1587,7 +1711,12 @@ function exit(monitor) {
       const facts = { exit_code: status };
       const what = monitor.relay ? 'a worker thread' : 'the process';
       const { stack } = new Error('exit');
-      monitor.take(monitor.relay ? 'thread' : 'exit', null, { message: `${what} ended with ${status}`, facts, stack, handled: false });
+      monitor.take(monitor.relay ? 'thread' : 'exit', null, {
+        message: `${what} ended with ${status}`,
+        facts,
+        stack,
+        handled: false,
+      });
     }
     monitor.flushNow();
   });
@@ -1596,7 +1725,11 @@ function exit(monitor) {
   const ending = () => {
     if (!process.listeners('exit').includes(last)) process.on('exit', last);
   };
-  return all([listen(process, 'exit', seen), listen(process, 'beforeExit', ending), () => process.removeListener('exit', last)]);
+  return all([
+    listen(process, 'exit', seen),
+    listen(process, 'beforeExit', ending),
+    () => process.removeListener('exit', last),
+  ]);
 }
 
 const QUIET_WARNINGS = new Set(['DeprecationWarning', 'ExperimentalWarning', 'PromiseRejectionHandledWarning']);
@@ -1616,16 +1749,24 @@ function printed(monitor) {
     if (error) monitor.take('logged', error, { context: { level } });
   });
   const wrap = (level) =>
-    patch(console, level, (original) => function print(...args) {
-      look(args, level);
-      return apply(original, this, args);
-    });
+    patch(
+      console,
+      level,
+      (original) =>
+        function print(...args) {
+          look(args, level);
+          return apply(original, this, args);
+        }
+    );
   return all([wrap('error'), wrap('warn')]);
 }
 
 function addressOf(request) {
   const host = peek(request, 'host') || 'localhost';
-  const port = request.socket && request.socket.remotePort ? request.socket.remotePort : (request.getHeader('host') || '').split(':')[1];
+  const port =
+    request.socket && request.socket.remotePort
+      ? request.socket.remotePort
+      : (request.getHeader('host') || '').split(':')[1];
   const peer = port ? `${host}:${port}` : host;
   return { peer, url: `${request.protocol}//${peer}${String(request.path).split('?')[0]}` };
 }
@@ -1690,7 +1831,16 @@ function undici(monitor) {
   ]);
 }
 
-const PORTS = { 6379: 'redis', 6380: 'redis', 26379: 'redis', 5432: 'database', 3306: 'database', 27017: 'database', 1433: 'database', 9042: 'database' };
+const PORTS = {
+  6379: 'redis',
+  6380: 'redis',
+  26379: 'redis',
+  5432: 'database',
+  3306: 'database',
+  27017: 'database',
+  1433: 'database',
+  9042: 'database',
+};
 
 /** Connections that this process opens, whatever library does: refused, reset, timed out. */
 function sockets(monitor) {
@@ -1706,23 +1856,34 @@ function sockets(monitor) {
     known.add(socket);
     socket.on(errorMonitor, failed);
   });
-  return patch(Socket.prototype, 'connect', (original) => function connect(...args) {
-    opening(this);
-    return apply(original, this, args);
-  });
+  return patch(
+    Socket.prototype,
+    'connect',
+    (original) =>
+      function connect(...args) {
+        opening(this);
+        return apply(original, this, args);
+      }
+  );
 }
 
 /** Child processes that cannot start, fail or are killed by others; workers of a cluster among them. */
 function children(monitor) {
   const started = observer(monitor, 'children', ({ process: child }) => {
     const name = () => path.basename(String(child.spawnfile || 'child process'));
-    child.on(errorMonitor, observer(monitor, 'children', (error) => monitor.take('child', error, { facts: factsOf(error) })));
-    child.once('exit', observer(monitor, 'children', (code, signal) => {
-      if (child.killed || !(code || signal)) return;
-      const how = signal ? `was ended by ${signal}` : `ended with ${code}`;
-      const facts = signal ? { signal } : { exit_code: code };
-      monitor.take('child', null, { message: `${name()} ${how}`, facts, context: { child: child.pid } });
-    }));
+    child.on(
+      errorMonitor,
+      observer(monitor, 'children', (error) => monitor.take('child', error, { facts: factsOf(error) }))
+    );
+    child.once(
+      'exit',
+      observer(monitor, 'children', (code, signal) => {
+        if (child.killed || !(code || signal)) return;
+        const how = signal ? `was ended by ${signal}` : `ended with ${code}`;
+        const facts = signal ? { signal } : { exit_code: code };
+        monitor.take('child', null, { message: `${name()} ${how}`, facts, context: { child: child.pid } });
+      })
+    );
   });
   return subscribe('child_process', started);
 }
@@ -1740,9 +1901,15 @@ function workers(monitor) {
       channel.onmessage = heard;
       channel.unref();
     }
-    worker.on(errorMonitor, observer(monitor, 'workers', (error) => {
-      monitor.take('thread', error, { handled: worker.listenerCount('error') > 0, context: { thread: worker.threadId } });
-    }));
+    worker.on(
+      errorMonitor,
+      observer(monitor, 'workers', (error) => {
+        monitor.take('thread', error, {
+          handled: worker.listenerCount('error') > 0,
+          context: { thread: worker.threadId },
+        });
+      })
+    );
   });
   threads.setEnvironmentData('soulfra.main', name);
   return all([
@@ -1762,8 +1929,14 @@ const HAS_WORKER_CHANNEL = MAJOR > 16 || (MAJOR === 16 && MINOR >= 18);
 const LIBRARIES = [
   ['/lib/router/layer.js', (exports, monitor) => layer(exports, 'handle_error', 'handle_request', monitor)], // Express 4
   ['/router/lib/layer.js', (exports, monitor) => layer(exports, 'handleError', 'handleRequest', monitor)], // Express 5
-  ['/ioredis/built/Redis.js', (exports, monitor) => redisClient((exports.default || exports).prototype, 'silentEmit', monitor)],
-  ['/@redis/client/dist/lib/client/index.js', (exports, monitor) => redisClient((exports.default || exports).prototype, 'emit', monitor)],
+  [
+    '/ioredis/built/Redis.js',
+    (exports, monitor) => redisClient((exports.default || exports).prototype, 'silentEmit', monitor),
+  ],
+  [
+    '/@redis/client/dist/lib/client/index.js',
+    (exports, monitor) => redisClient((exports.default || exports).prototype, 'emit', monitor),
+  ],
 ]; // how the path of a module ends, and what to do with it
 
 function libraries(monitor) {
@@ -1794,17 +1967,27 @@ function libraries(monitor) {
 function layer(Layer, ofErrors, ofRequests, monitor) {
   if (typeof Layer !== 'function' || typeof Layer.prototype[ofErrors] !== 'function') return null;
   const undos = [
-    patch(Layer.prototype, ofErrors, (original) => function handleError(error, request, response, next) {
-      monitor.ofExpress(error, request);
-      return apply(original, this, [error, request, response, next]);
-    }),
+    patch(
+      Layer.prototype,
+      ofErrors,
+      (original) =>
+        function handleError(error, request, response, next) {
+          monitor.ofExpress(error, request);
+          return apply(original, this, [error, request, response, next]);
+        }
+    ),
   ];
   if (monitor.settings.forwardRejections && ofRequests === 'handle_request') {
     undos.push(
-      patch(Layer.prototype, ofRequests, (original) => function handleRequest(request, response, next) {
-        if (this.handle.length <= 3 && !forwarding.has(this.handle)) this.handle = forward(this.handle);
-        return apply(original, this, [request, response, next]);
-      })
+      patch(
+        Layer.prototype,
+        ofRequests,
+        (original) =>
+          function handleRequest(request, response, next) {
+            if (this.handle.length <= 3 && !forwarding.has(this.handle)) this.handle = forward(this.handle);
+            return apply(original, this, [request, response, next]);
+          }
+      )
     );
   }
   return all(undos);
@@ -1820,7 +2003,8 @@ function forward(handler) {
     return result;
   }, handler);
   for (const key of ownKeys(handler)) {
-    if (!['name', 'length', 'prototype', 'arguments', 'caller'].includes(key)) defineProperty(forwards, key, getOwnPropertyDescriptor(handler, key));
+    if (!['name', 'length', 'prototype', 'arguments', 'caller'].includes(key))
+      defineProperty(forwards, key, getOwnPropertyDescriptor(handler, key));
   }
   forwarding.add(forwards);
   return forwards;
@@ -1861,7 +2045,9 @@ function requests(monitor) {
   const finished = observer(monitor, 'requests', ({ request, response }) => {
     const at = begun.get(request);
     if (at === undefined) return;
-    monitor.cellsOf(monitor.settings.service, `${request.method} ${routeOf(request)}`.trim().slice(0, 100)).count('', now() - at, response.statusCode >= 500);
+    monitor
+      .cellsOf(monitor.settings.service, `${request.method} ${routeOf(request)}`.trim().slice(0, 100))
+      .count('', now() - at, response.statusCode >= 500);
     if (request.app) ensureLast(request.app);
   });
   return all([subscribe('http.server.request.start', started), subscribe('http.server.response.finish', finished)]);
@@ -1874,7 +2060,11 @@ function routeOf(request) {
   const parts = (text) => String(text).split('?')[0].split('/').filter(Boolean);
   const all = parts(request.originalUrl);
   const mount = all.slice(0, Math.max(0, all.length - parts(route).length));
-  return [...mount.map((part) => (/\d/.test(part) || part.length > 32 ? ':id' : part)), ...parts(route)].map((part) => `/${part}`).join('') || '/';
+  return (
+    [...mount.map((part) => (/\d/.test(part) || part.length > 32 ? ':id' : part)), ...parts(route)]
+      .map((part) => `/${part}`)
+      .join('') || '/'
+  );
 }
 
 function redisClient(prototype, method, monitor) {
@@ -1882,10 +2072,15 @@ function redisClient(prototype, method, monitor) {
   const look = observer(monitor, 'redis', (name, error) => {
     if (name === 'error') monitor.take('redis', error, { facts: factsOf(error) });
   });
-  return patch(prototype, method, (original) => function emit(...args) {
-    look(args[0], args[1]);
-    return apply(original, this, args);
-  });
+  return patch(
+    prototype,
+    method,
+    (original) =>
+      function emit(...args) {
+        look(args[0], args[1]);
+        return apply(original, this, args);
+      }
+  );
 }
 
 // -------------------------------------------------------------------------------------------------- resources
@@ -1936,7 +2131,11 @@ function judgeMemory(monitor, one, value, limit, at) {
   const seconds = slope ? (limit - value) / slope : Infinity;
   if (seconds > horizon) return;
   const message = `${one.name} grows by ${megabytes(slope * 60)} a minute and is full in about ${Math.ceil(seconds / 60)} min`;
-  monitor.notice('memory', null, { message, facts: { value, limit, seconds: Math.round(seconds) }, problem: 'memory_leak' });
+  monitor.notice('memory', null, {
+    message,
+    facts: { value, limit, seconds: Math.round(seconds) },
+    problem: 'memory_leak',
+  });
 }
 
 /** Open files and sockets, against the limit of the process. */
@@ -1957,18 +2156,50 @@ function handles(monitor) {
     if (value < full * limit || isTold) return;
     isTold = true;
     const facts = { value, limit };
-    monitor.notice('handles', null, { message: `${value} of ${limit} files and sockets are open`, facts, handled: false });
+    monitor.notice('handles', null, {
+      message: `${value} of ${limit} files and sockets are open`,
+      facts,
+      handled: false,
+    });
   });
   return () => undefined;
 }
 
-const SOURCES = { crash, rejections, exit, warnings, console: printed, http, undici, sockets, children, workers, libraries, requests, loop, memory, handles };
+const SOURCES = {
+  crash,
+  rejections,
+  exit,
+  warnings,
+  console: printed,
+  http,
+  undici,
+  sockets,
+  children,
+  workers,
+  libraries,
+  requests,
+  loop,
+  memory,
+  handles,
+};
 
 // ---------------------------------------------------------------------------------------------------- services
 
-const LEFT_ALONE = new Set(['constructor', 'then', 'catch', 'finally', 'toString', 'toJSON', 'valueOf', 'toLocaleString', 'inspect']);
+const LEFT_ALONE = new Set([
+  'constructor',
+  'then',
+  'catch',
+  'finally',
+  'toString',
+  'toJSON',
+  'valueOf',
+  'toLocaleString',
+  'inspect',
+]);
 const { Stream, Readable, Writable, Duplex, Transform, PassThrough } = require('stream');
-const FOREIGN = new Set([EventEmitter, Stream, Readable, Writable, Duplex, Transform, PassThrough].map((maker) => maker.prototype));
+const FOREIGN = new Set(
+  [EventEmitter, Stream, Readable, Writable, Duplex, Transform, PassThrough].map((maker) => maker.prototype)
+);
 const toText = Function.prototype.toString;
 
 function isForeign(prototype) {
@@ -1994,7 +2225,12 @@ function watched(monitor, service, name, original, options) {
   function over(caller, began, error) {
     const taken = now() - began;
     cells.count(caller, taken, error !== null);
-    if (error !== null) monitor.take('method', error.reason, { service, facts: { method: name }, ...(isObject(error.reason) ? {} : { message: String(error.reason) }) });
+    if (error !== null)
+      monitor.take('method', error.reason, {
+        service,
+        facts: { method: name },
+        ...(isObject(error.reason) ? {} : { message: String(error.reason) }),
+      });
     else if (taken >= slow) tooSlow(taken);
   }
 
@@ -2013,7 +2249,11 @@ function watched(monitor, service, name, original, options) {
     }
     if (!what) return over(caller, began, null);
     cells.count(caller, now() - began, true);
-    monitor.take('returned', null, { service, message: typeof what === 'string' ? what : `${name} returned what means failure`, facts: { method: name } });
+    monitor.take('returned', null, {
+      service,
+      message: typeof what === 'string' ? what : `${name} returned what means failure`,
+      facts: { method: name },
+    });
   }
 
   function promised(caller, began, promise) {
@@ -2079,7 +2319,11 @@ function watched(monitor, service, name, original, options) {
 /** Only promises of which nobody can tell one from another; what has more to it is handed on as it is. */
 function isPlainPromise(value) {
   // Symbols do not count: with async hooks on, Node itself marks promises with some.
-  return types.isPromise(value) && getPrototypeOf(value) === Promise.prototype && Object.getOwnPropertyNames(value).length === 0;
+  return (
+    types.isPromise(value) &&
+    getPrototypeOf(value) === Promise.prototype &&
+    Object.getOwnPropertyNames(value).length === 0
+  );
 }
 
 /** Count a generator when it ends; the time is what its steps took. */
@@ -2120,7 +2364,12 @@ function watchIteration(iterator, service, ended) {
     return alike(run, method);
   };
   for (const name of ['next', 'return', 'throw']) {
-    defineProperty(iterator, name, { value: step(iterator[name]), writable: true, configurable: true, enumerable: false });
+    defineProperty(iterator, name, {
+      value: step(iterator[name]),
+      writable: true,
+      configurable: true,
+      enumerable: false,
+    });
   }
 }
 
@@ -2183,7 +2432,8 @@ class ErrorMonitoring {
   addService(name, instance, options = {}) {
     const monitor = this.#monitor;
     if (!isObject(instance)) throw new TypeError(`addService: ${name} is no object`);
-    if (!monitor.started || (monitor.services.has(name) && monitor.services.get(name).instance === instance)) return instance;
+    if (!monitor.started || (monitor.services.has(name) && monitor.services.get(name).instance === instance))
+      return instance;
     this.removeService(name);
     monitor.services.set(name, { instance, undo: watch(monitor, nameOf(name), instance, options) });
     return instance;
@@ -2199,7 +2449,11 @@ class ErrorMonitoring {
   /** Report an error, or a text. Options: service, facts, context, severity, problem, fingerprint, handled. */
   report(error, options = {}) {
     const isText = typeof error === 'string';
-    this.#monitor.take('reported', isText ? null : error, isText ? { message: error, stack: new Error(error).stack, ...options } : options);
+    this.#monitor.take(
+      'reported',
+      isText ? null : error,
+      isText ? { message: error, stack: new Error(error).stack, ...options } : options
+    );
   }
 
   /** Say what a value is now. Options: service, help, low and high, below and above which people want to know. */
@@ -2219,15 +2473,23 @@ class ErrorMonitoring {
   heartbeat(name, state) {
     const monitor = this.#monitor;
     const tail = state === undefined || state === '' ? '' : `/${encodeURIComponent(state)}`;
-    if (monitor.started) monitor.sender.ask({ body: '{}', path: `heartbeats/${encodeURIComponent(name)}${tail}` }, () => undefined);
+    if (monitor.started)
+      monitor.sender.ask({ body: '{}', path: `heartbeats/${encodeURIComponent(name)}${tail}` }, () => undefined);
   }
 
   /** Hear the 'error' events of an emitter, a client of some server for example, without being a listener for them. */
   watchEmitter(emitter, name, { kind = 'callback' } = {}) {
     const monitor = this.#monitor;
-    emitter.on(errorMonitor, observer(monitor, 'watchEmitter', (error) => {
-      monitor.take(kind, error, { facts: factsOf(error), context: { emitter: String(name) }, message: isObject(error) ? undefined : String(error) });
-    }));
+    emitter.on(
+      errorMonitor,
+      observer(monitor, 'watchEmitter', (error) => {
+        monitor.take(kind, error, {
+          facts: factsOf(error),
+          context: { emitter: String(name) },
+          message: isObject(error) ? undefined : String(error),
+        });
+      })
+    );
     return emitter;
   }
 
@@ -2270,7 +2532,16 @@ class ErrorMonitoring {
   stats() {
     const { taken, delivered, queue, sealed, dropped, failures, shedding, awayFor } = this.#monitor;
     const waiting = queue.reduce((sum, slot) => sum + slot.event.count, 0) + (sealed ? sealed.count : 0);
-    return { taken, delivered, waiting, dropped: { ...dropped }, failures: failures.total, lastFailure: failures.last, shedding, remediatorAway: awayFor > 0 };
+    return {
+      taken,
+      delivered,
+      waiting,
+      dropped: { ...dropped },
+      failures: failures.total,
+      lastFailure: failures.last,
+      shedding,
+      remediatorAway: awayFor > 0,
+    };
   }
 
   /** End all observation and leave the process as it was. */
@@ -2332,8 +2603,18 @@ Object.assign(Monitor.prototype, {
     if (status < 500 || !request || (!isObject(error) && this.told.get(request) === error)) return;
     if (!isObject(error)) this.told.set(request, error);
     const route = routeOf(request);
-    const context = { request: { method: request.method, path: String(request.originalUrl || request.url).split('?')[0], ...(route && { route }) } };
-    this.take('callback', error, { context, facts: { status }, ...(isObject(error) ? {} : { message: String(error) }) });
+    const context = {
+      request: {
+        method: request.method,
+        path: String(request.originalUrl || request.url).split('?')[0],
+        ...(route && { route }),
+      },
+    };
+    this.take('callback', error, {
+      context,
+      facts: { status },
+      ...(isObject(error) ? {} : { message: String(error) }),
+    });
   },
 });
 
@@ -2356,7 +2637,8 @@ module.exports.internals = { Trend, redact, cleanValue, isSecretKey, framesOf, c
 
 const isPreloaded =
   (module.parent && module.parent.id === 'internal/preload') ||
-  (!module.parent && /--import[= ]\S*silent-error-monitoring/.test([...process.execArgv, process.env.NODE_OPTIONS].join(' ')));
+  (!module.parent &&
+    /--import[= ]\S*silent-error-monitoring/.test([...process.execArgv, process.env.NODE_OPTIONS].join(' ')));
 
 if (isPreloaded) {
   try {

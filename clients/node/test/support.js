@@ -38,7 +38,8 @@ class Remediator {
       const status = this.statuses.shift() || 200;
       if (status === 'silence') return;
       const body = JSON.parse(Buffer.concat(parts).toString());
-      if (status < 300) this.batches.push({ ...body, at: Date.now(), path: request.url, authorization: request.headers.authorization });
+      if (status < 300)
+        this.batches.push({ ...body, at: Date.now(), path: request.url, authorization: request.headers.authorization });
       response.writeHead(status, { 'content-type': 'application/json', ...(status === 429 && { 'retry-after': '1' }) });
       response.end('{}');
       for (const look of [...this.waiting]) look();
@@ -68,7 +69,11 @@ class Remediator {
       };
       const timer = setTimeout(() => {
         done();
-        reject(new Error(`${what} did not come; there is ${JSON.stringify(this.events.map(({ kind, message }) => [kind, message]))}`));
+        reject(
+          new Error(
+            `${what} did not come; there is ${JSON.stringify(this.events.map(({ kind, message }) => [kind, message]))}`
+          )
+        );
       }, DEADLINE);
       this.waiting.push(look);
       look();
@@ -76,7 +81,10 @@ class Remediator {
   }
 
   event(kind, more = () => true) {
-    return this.until(() => this.events.find((event) => event.kind === kind && more(event)), `an event of kind ${kind}`);
+    return this.until(
+      () => this.events.find((event) => event.kind === kind && more(event)),
+      `an event of kind ${kind}`
+    );
   }
 
   close() {
@@ -113,7 +121,8 @@ function launch(code, { args = [], env = {}, name = 'program.js', files = {} } =
   fs.writeFileSync(file, code);
   for (const [other, text] of Object.entries(files)) fs.writeFileSync(path.join(home, other), text);
   const { NODE_OPTIONS, ...inherited } = process.env;
-  for (const key of Object.keys(inherited)) if (/^(SOULFRA_|NODE_TEST|ERROR_|MONITORING_)/.test(key)) delete inherited[key];
+  for (const key of Object.keys(inherited))
+    if (/^(SOULFRA_|NODE_TEST|ERROR_|MONITORING_)/.test(key)) delete inherited[key];
   const child = spawn(process.execPath, [...args, file], { cwd: home, env: { ...inherited, ...env } });
   const result = { stdout: '', stderr: '', home, file };
   child.stdout.on('data', (part) => (result.stdout += part));

@@ -47,7 +47,7 @@ const FLAGS = [['--unhandled-rejections=warn'], ['--unhandled-rejections=strict'
 const REJECTING = `Promise.reject(new Error('rejected')); setTimeout(() => console.log('lives'), 30);`;
 
 function seen({ stdout, stderr, status, signal, home }) {
-  const plain = (text) => text.split(home).join('HOME').replace(/\(node:\d+\)/g, '(node:PID)');
+  const plain = (text) => text.split(home).join('HOME').replace(/\(node:\d+\)/g, '(node:PID)').replace(/0x[0-9a-f]+/g, 'ADDRESS');
   return { stdout: plain(stdout), stderr: plain(stderr), status, signal };
 }
 
