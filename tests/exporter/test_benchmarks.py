@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_the_benchmark_measures_both_sides(binary: Callable[[str], str]) -> None:
     for program in ("prometheus", "prometheus-blackbox-exporter", "openssl"):
         binary(program)
-    size = ["--rounds", "1", "--targets", "20", "--seconds", "5", "--warm-up", "1"]
+    size = ["--rounds", "1", "--targets", "100", "--seconds", "5", "--warm-up", "1"]
 
     command = [sys.executable, "-m", "benchmarks.exporter", "cost", "hang", *size]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=150)

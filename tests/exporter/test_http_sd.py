@@ -104,7 +104,7 @@ async def test_the_users_labels_are_those_of_target_info_too(start: Start) -> No
         ({"a" * 64: "x"}, "a label has letters, digits and '_'"),
         ({"a": "x" * 201}, "the value of a label has 200 printable characters at most"),
         ({"a": "x\ny"}, "the value of a label has 200 printable characters at most"),
-        ({f"l{number}": "x" for number in range(17)}, "at most 16 items"),
+        ({f"l{number}": "x" for number in range(17)}, "at most 16 entries"),
     ],
 )
 def test_labels_that_would_clash_or_cost_too_much_are_a_mistake(
