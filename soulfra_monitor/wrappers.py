@@ -97,11 +97,10 @@ def watched(~parameters):
         ~raised(~cell, ~error, ~clock() - ~started)
         raise
     {end}
-    ~kind = ~type(~result)
-    if ~kind is not ~last:
-        if ~kind not in ~plain and not ~is_plain(~kind):
+    if ~type(~result) is not ~last:
+        if ~type(~result) not in ~plain and not ~is_plain(~type(~result)):
             return ~later(~cell, ~result, ~started)
-        ~last = ~kind
+        ~last = ~type(~result)
     {count}
     {judge}
     return ~result
