@@ -41,10 +41,19 @@ def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
         os.set_inheritable(theirs, True)
         _become([str(theirs), kind, *arguments], parent, before)
     os.close(theirs)
+    _let_go()
     program = Program(pid)
     status = program.wait()
     _tell(program, status, [kind, *arguments], _record(ours))
     _end(status)
+
+
+def _let_go() -> None:
+    """Leave input and output to the program alone, so that their other ends notice when it closes them."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
 
 
 def _record(pipe: int) -> str:
@@ -193,7 +202,6 @@ def _forget(record: str) -> None:
 
 def _end(status: int) -> "NoReturn":
     """End with the program's exit status, or of the signal that ended it."""
-    sys.stdout.flush()
     sys.stderr.flush()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

@@ -219,6 +219,18 @@ def test_a_program_that_cleans_up_after_a_request_to_stop_keeps_its_exit_status(
     assert remediator.events == []
 
 
+def test_who_reads_its_output_notices_when_the_program_closes_it(
+    start: Start, program: Callable[..., Path]
+) -> None:
+    process = start(str(program(READY + "os.write(1, b'all')\nos.close(1)\nsys.stdin.read()\n")))
+
+    assert process.stdout is not None
+    assert process.stdout.read() == "all"
+
+    process.communicate("", timeout=60)
+    assert process.returncode == 0
+
+
 def test_when_the_parent_is_killed_the_program_dies(start: Start, program: Callable[..., Path]) -> None:
     process = start(str(program("import os, sys\nprint(os.getpid(), flush=True)\nsys.stdin.read()\n")))
     assert process.stdout is not None

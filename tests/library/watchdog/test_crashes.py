@@ -113,7 +113,7 @@ def test_handlers_of_the_program_are_its_own(live: Live) -> None:
 
 def test_handlers_that_a_program_sets_later_outlive_forks_and_the_end_of_watching(live: Live) -> None:
     done = live("""
-        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+        signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"mine "))
         pid = os.fork()
         os.kill(os.getpid(), signal.SIGTERM)
         if pid == 0:
@@ -123,7 +123,7 @@ def test_handlers_that_a_program_sets_later_outlive_forks_and_the_end_of_watchin
         os.kill(os.getpid(), signal.SIGTERM)
     """)
 
-    assert done.stdout.splitlines() == ["mine"] * 3
+    assert done.stdout == "mine " * 3
 
 
 def test_a_crash_is_told_with_its_stack(live: Live, folder: Path, kept: Kept) -> None:
