@@ -7,7 +7,7 @@ One intake is one life of one process; a forked child gets a new one.
 import os
 import time
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from queue import SimpleQueue
 from threading import Lock
@@ -42,6 +42,8 @@ TOLD_LIMIT = 2048
 KEY_FACTS = ("peer", "path", "status", "errno", "method", "exit_code", "signal")
 """Facts that make errors of one place unlike."""
 
+SWALLOWED, COUNTS = Kind.SWALLOWED, Level.COUNTS  # looked up once: members of enums are slow to get at
+
 SAMPLED = 64
 """One in so many errors is timed, for what the library costs."""
 
@@ -57,31 +59,28 @@ class Told:
     """
 
     def __init__(self) -> None:
-        self._marks: dict[int, Any] = {}
+        self._marks: OrderedDict[int, Any] = OrderedDict()
 
-    def knows(self, error: BaseException) -> bool:
-        """Whether this very object was told."""
-        mark = self._marks.get(id(error))
-        if mark is None:
-            return False
-        if type(mark) is weakref.ref:
-            return mark() is error
-        return mark is error.__dict__
+    def is_new(self, error: BaseException) -> bool:
+        """Whether this very object is seen for the first time. From now on it is known."""
+        marks, place = self._marks, id(error)
+        mark = marks.get(place)
+        if mark is not None:
+            known = mark() is error if type(mark) is weakref.ref else mark is error.__dict__
+            if known:
+                return False
+        marks[place] = weakref.ref(error) if type(error).__weakrefoffset__ else error.__dict__
+        marks.move_to_end(place)
+        if len(marks) > TOLD_LIMIT:
+            marks.popitem(last=False)
+        return True
 
     def forget(self) -> None:
         """Let go of what is gone, and of marks that something has been put into."""
-        for key, mark in list(self._marks.items()):
+        for place in list(self._marks):
+            mark = self._marks.get(place)
             if (mark() is None) if type(mark) is weakref.ref else mark:
-                del self._marks[key]
-
-    def add(self, error: BaseException) -> None:
-        """Remember it."""
-        if len(self._marks) >= TOLD_LIMIT:
-            del self._marks[next(iter(self._marks))]
-        try:
-            self._marks[id(error)] = weakref.ref(error)
-        except TypeError:
-            self._marks[id(error)] = error.__dict__
+                self._marks.pop(place, None)
 
 
 class Intake:
@@ -124,16 +123,17 @@ class Intake:
     ) -> None:
         if isinstance(error, IGNORED) or type(error).__name__ in IGNORED_NAMES:
             return
-        if self.told.knows(error):
+        if not self.told.is_new(error):
             self.repeated += 1
             return
-        if kind is Kind.SWALLOWED and self.level >= Level.NO_SWALLOWED:
-            self._shed(error)
+        if kind is SWALLOWED and self.level:
+            self._shed()
             return
         began = time.thread_time() if self.seen % SAMPLED == 1 else 0.0
         name = service or self.settings.service
-        key = (quick(kind, error, error.__traceback__), name, *_likeness(error, facts))
-        taken = self._admit(kind, key, (kind, name, type(error)), error)
+        how = kind._value_
+        key = (quick(how, error, error.__traceback__), name, *_likeness(error, facts))
+        taken = self._admit(kind, key, (how, name, type(error)))
         if taken is not None:
             self._put(
                 *taken,
@@ -167,8 +167,8 @@ class Intake:
         name = service or self.settings.service
         code = frame.f_code if frame is not None else None
         place = (code.co_filename, code.co_name) if code else _like(message)
-        key = (kind, name, place, *_key_facts(facts))
-        taken = self._admit(kind, key, (kind, name, None), None)
+        how = kind._value_
+        taken = self._admit(kind, (how, name, place, *_key_facts(facts)), (how, name))
         if taken is not None:
             links = link_of_frame(frame) if frame is not None else ()
             self._put(
@@ -199,21 +199,14 @@ class Intake:
             self.dropped[reason] += count
             self.untold[reason] += count
 
-    def _admit(
-        self, kind: Kind, key: Hashable, others: Hashable, error: BaseException | None
-    ) -> tuple[Entry, int] | None:
+    def _admit(self, kind: Kind, key: Hashable, others: Hashable) -> tuple[Entry, int] | None:
         """Count one error; return its entry and how many to tell if it is to be told now."""
         now = time.monotonic()
         with self.lock:
-            if error is not None:
-                if self.told.knows(error):  # another thread was faster
-                    self.repeated += 1
-                    return None
-                self.told.add(error)
             self.seen += 1
-            if self.level >= Level.COUNTS and self.admission.count(key, others, now):
+            if self.level == COUNTS and self.admission.count(key, others, now):
                 return None
-            entry, count = self.admission.admit(key, others, now, swallowed=kind is Kind.SWALLOWED)
+            entry, count = self.admission.admit(key, others, now, swallowed=kind is SWALLOWED)
             if count:
                 if not self._has_room():
                     self.drop("queue", count)
@@ -226,10 +219,9 @@ class Intake:
             self._start(self)
         return (entry, count) if count else None
 
-    def _shed(self, error: BaseException) -> None:
+    def _shed(self) -> None:
         """Only count an error, at the least cost."""
         with self.lock:
-            self.told.add(error)
             self.seen += 1
             self.drop("shed", 1)
         if not self.alive:

@@ -356,12 +356,19 @@ class Worker:
         now = time.monotonic()
         if self._flushes or self._inbox or self._events:
             return 0.0
-        pauses = [self._busy_at + IDLE - now, self._tick_at - now]
+        pauses = [self._tick_at - now]
         if self.dispatch.has_any:
             pauses.append(self.dispatch.retry_at - now)
-        if self._source.wanted():
-            pauses = pauses[1:]
+        with self._intake.lock:
+            if not self._is_kept():
+                pauses.append(self._busy_at + IDLE - now)
         return max(0.0, min(pauses))
+
+    def _is_kept(self) -> bool:
+        """Whether something will have to be done though nothing comes in. Under the intake's lock."""
+        if self._intake.admission.pending or self._intake.untold or self._intake.level:
+            return True
+        return self.dispatch.has_any or self._source.wanted()
 
     def _may_end(self) -> bool:
         """Whether the thread may end; if so another is started by what comes in next."""
@@ -374,8 +381,7 @@ class Worker:
         stopped = self._busy_at == float("-inf")
         with self._intake.lock:
             waits = self._inbox or self._events or not self._intake.queue.empty() or self._intake.queued
-            counts = self._intake.admission.pending or self._intake.untold or self._intake.level
-            if waits or (not stopped and (counts or self.dispatch.has_any or self._source.wanted())):
+            if waits or (not stopped and self._is_kept()):
                 return False
             self._intake.alive = False
             return True

@@ -264,6 +264,28 @@ def test_while_the_remediator_is_away_no_one_waits_and_nothing_is_lost(
     assert is_exact(monitor)
 
 
+def test_a_thread_that_waits_for_the_remediator_does_nothing_meanwhile(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soulfra_monitor.worker.IDLE", 0.01)
+    monitor = start(url="http://127.0.0.1:1")
+    turns: list[float] = []
+    turn = monitor._life.worker.turn
+
+    def count() -> None:
+        turns.append(time.monotonic())
+        turn()
+
+    monkeypatch.setattr(monitor._life.worker, "turn", count)
+    monitor.report("x")
+    deadline = time.monotonic() + 20
+    while monitor.stats().failures < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    assert len(turns) < 15
+
+
 def test_calls_and_declared_values_wait_for_the_remediator_without_a_queue(
     recorder: Recorder, start: Start
 ) -> None:
