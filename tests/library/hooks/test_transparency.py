@@ -1,0 +1,63 @@
+"""Python's own tests of what the hooks change come out under the hooks as they do without."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+MODULES = [
+    "test.test_httplib",
+    "test.test_warnings",
+    "test.test_atexit",
+    "test.test_coroutines",
+    "test.test_asyncio.test_futures",
+    "test.test_asyncio.test_subprocess",
+]
+
+RUN = """
+import importlib, io, json, sys, unittest
+sys.path.insert(0, {root!r})
+broken = []
+if {hooked!r}:
+    from soulfra_monitor.hooks.table import HOOKS
+    class Reporter:
+        def raised(self, *args, **more): pass
+        def noted(self, *args, **more): pass
+        def broke(self, place, error): broken.append(f"{{place}}: {{error!r}}")
+    for name, place in HOOKS.items():
+        if name != "swallowed":
+            module, _, function = place.partition(":")
+            getattr(importlib.import_module(module), function)(Reporter())
+suite = unittest.defaultTestLoader.loadTestsFromName({module!r})
+result = unittest.TextTestRunner(stream=io.StringIO()).run(suite)
+failed = sorted(str(test) for test, _ in (*result.failures, *result.errors))
+print()
+print(json.dumps({{"ran": result.testsRun, "failed": failed, "broken": broken}}))
+"""
+
+
+def outcome(module: str, folder: Path, *, hooked: bool) -> object:
+    folder.mkdir()
+    code = RUN.format(root=str(ROOT), hooked=hooked, module=module)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=150, cwd=folder
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_pythons_own_tests_come_out_the_same(module: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("test") is None or importlib.util.find_spec(module) is None:
+        pytest.skip("this Python comes without its tests")
+
+    with ThreadPoolExecutor(1) as pool:
+        bare = pool.submit(outcome, module, tmp_path / "bare", hooked=False)
+        hooked = outcome(module, tmp_path / "hooked", hooked=True)
+
+    assert hooked == bare.result()
