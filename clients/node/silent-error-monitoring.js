@@ -1415,7 +1415,7 @@ class Monitor {
 
   /** Send what earlier lives of this service have left. */
   sendLeftovers() {
-    const files = this.spool.files(this.boot);
+    const files = this.spool.files(''); // none of them is ours: we have only begun
     if (files.length) this.sender.ask({ files }, () => undefined);
   }
 
@@ -2091,7 +2091,7 @@ function loop(monitor) {
   monitor.everySecond.push(() => {
     if (!delay) {
       // Not before the first tick: to load a program takes the loop for a while, and hurts nobody.
-      delay = perf.monitorEventLoopDelay({ resolution: 20 });
+      delay = perf.monitorEventLoopDelay({ resolution: 50 });
       delay.enable();
       return;
     }
