@@ -15,6 +15,7 @@ from soulfra_monitor.spool import Backlog, Lost, Orphan, Parcel, Spool
 
 ERRORS = "/api/monitoring/errors"
 BEATS_LIMIT = 100
+COMPLAIN_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Dispatch:
         self._spool = spool
         self._say = say
         self._backoff = Backoff()
+        self._complained: dict[str, float] = {}
         self._fresh: Parcel | None = None
         self._beats: deque[Beat] = deque()
         self._orphans: deque[Orphan] = deque()
@@ -138,7 +140,7 @@ class Dispatch:
             return False
         self._reached()
         if answer.is_refused:
-            self._say("warning", _why_refused(answer.status))
+            self._complain(_why_refused(answer.status, is_beat=shipment.parcel is None))
         if shipment.parcel is None:
             self._beats.popleft()
             self.counts.beats_lost += answer.is_refused
@@ -197,6 +199,13 @@ class Dispatch:
             self._say("warning", f"errors are kept until they can be sent: {why}")
         self.put_by()
 
+    def _complain(self, text: str) -> None:
+        """Tell why something was refused, once a minute for each reason: it may be refused every time."""
+        now = time.monotonic()
+        if now - self._complained.get(text, float("-inf")) >= COMPLAIN_EVERY:
+            self._complained[text] = now
+            self._say("warning", text)
+
     def _reached(self) -> None:
         self._backoff.reset()
         self.retry_at = 0.0
@@ -223,10 +232,12 @@ def _shipment(parcel: Parcel, orphan: Orphan | None = None) -> Shipment:
     return Shipment(ERRORS, parcel.body, parcel.packed, parcel, orphan)
 
 
-def _why_refused(status: int) -> str:
+def _why_refused(status: int, *, is_beat: bool) -> str:
     reasons = {
         401: "the token is wrong or missing: set SOULFRA_TOKEN",
         403: "the token may not send events: it needs the role ingest",
         404: "there is no remediator at this address: check SOULFRA_URL",
     }
+    if is_beat:
+        reasons[404] = "it knows no such heartbeat: write it into heartbeats of its configuration"
     return f"the remediator refused what was sent: {reasons.get(status, f'status {status}')}"

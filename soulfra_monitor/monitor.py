@@ -76,7 +76,7 @@ class ErrorMonitor:
         for watched in self._watched:
             obj = watched()
             if obj is not None:
-                self.remove_service(obj)
+                self._life.attempt("unwatch", partial(self.remove_service, obj))
         self._watched.clear()
         self._life.end()
         self._watches = False

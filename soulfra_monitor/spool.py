@@ -287,10 +287,11 @@ class Spool:
             return self._root
         for folder in [self._folder] if self._folder else _default_folders():
             root = os.path.join(folder, self._service)
+            ours = [root] if self._folder else [os.path.dirname(folder), folder, root]
             with suppress(OSError):
                 if create:
                     os.makedirs(root, FOLDER_MODE, exist_ok=True)
-                if _is_private(root):
+                if all(map(_is_private, ours)):
                     self._root = root
                     return root
         raise SpoolError("there is no folder that only this user can read and write")

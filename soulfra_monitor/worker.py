@@ -132,7 +132,7 @@ class Worker:
         with self.desk:
             now = time.monotonic()
             self._receive()
-            if now >= self._tick_at or self._flushes or self._retiring:
+            if now >= self._tick_at:
                 self._tick(now)
             self._pack()
             shipment = self._next_shipment(now)
@@ -219,10 +219,12 @@ class Worker:
             self._paint(*item)
         elif isinstance(item, Beat):
             self.dispatch.beat(item)
-        elif isinstance(item, Flush):
-            self._flushes.append(item)
         elif isinstance(item, Complaint):
             self._note(item.level, item.text)
+        else:  # somebody waits: what was only counted comes out now
+            self._tick_at = 0.0
+            if isinstance(item, Flush):
+                self._flushes.append(item)
 
     def _paint(self, entry: Entry, sketch: Sketch) -> None:
         """Make an event of a sketch, without secrets. What cannot be redacted is dropped."""

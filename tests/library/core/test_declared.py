@@ -41,6 +41,16 @@ def test_a_gauge_is_told_as_it_is_and_a_counter_as_what_came(recorder: Recorder,
     assert sum(value for name, value in values(recorder) if name == "orders") == 4.0
 
 
+def test_a_flush_tells_each_value_once(recorder: Recorder, start: Start) -> None:
+    monitor = start()
+    monitor.gauge("quality").set(0.5)
+    monitor.report("x")
+
+    assert monitor.flush()
+
+    assert values(recorder) == [("quality", 0.5)]
+
+
 def test_a_gauge_that_was_never_set_is_not_told(recorder: Recorder, start: Start) -> None:
     monitor = start()
     monitor.gauge("quality")

@@ -103,6 +103,23 @@ def test_what_is_refused_is_dropped_and_counted(recorder: Recorder, start: Start
     assert is_exact(monitor)
 
 
+def test_the_log_says_once_how_to_mend_what_is_refused(
+    recorder: Recorder, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = start()
+    recorder.always = lambda handler: answer(handler, 401)
+
+    for letter in "abc":
+        monitor.report(f"error {letter}")
+        monitor.flush()
+    monitor.heartbeat("job").beat()
+    monitor.flush()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the remediator refused what was sent: the token is wrong or missing: set SOULFRA_TOKEN"
+    ]
+
+
 def test_a_batch_whose_answer_was_lost_counts_once(recorder: Recorder, start: Start) -> None:
     monitor = start()
     recorder.take_before_misbehaving = True

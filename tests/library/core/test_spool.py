@@ -280,6 +280,20 @@ def test_a_user_without_a_home_has_a_folder_in_the_temporary_one(
     assert (tmp_path / f"soulfra-monitor-{os.geteuid()}" / "spool" / "shop" / "b0").is_dir()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_temporary_folder_that_somebody_else_put_there_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    theirs = tmp_path / f"soulfra-monitor-{os.geteuid()}"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+
+    with pytest.raises(SpoolError, match="no folder"):
+        Spool("", "shop", limit=1000, age=DAY).write(parcel(1))
+
+
 def test_a_life_that_begins_sends_what_a_dead_one_left(recorder: Recorder, start: Start, spool: Path) -> None:
     away = start(url="http://127.0.0.1:1")
     away.report("before")
