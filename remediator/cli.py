@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "health": ("remediator.cli_ask:health", "Show the health of all services."),
     "errors": ("remediator.cli_ask:errors", "List errors and what became of them."),
     "recoveries": ("remediator.cli_ask:recoveries", "List runs and their outcomes."),
+    "heartbeats": ("remediator.cli_ask:heartbeats", "Show the jobs that must report."),
     "explain": ("remediator.cli_ask:explain", "Tell the story of one error or run."),
     "recover": ("remediator.cli_act:recover", "Ask for a recovery now."),
     "approve": ("remediator.cli_act:approve", "Let a held recovery run."),

@@ -4,7 +4,7 @@ import click
 
 from remediator.cli_common import Remediator, asks_remediator
 from remediator.cli_story import error_story, run_story
-from remediator.cli_tables import errors_text, health_text, runs_text
+from remediator.cli_tables import errors_text, health_text, heartbeats_text, runs_text
 
 DEGRADED = 3
 CRITICAL = 4
@@ -56,13 +56,27 @@ def recoveries(remediator: Remediator, *, limit: int | None, **query: str | None
 def explain(remediator: Remediator, *, identity: str) -> None:
     """Tell the story of one error (SE_...) or run (R_...).
 
-    What came in, what was decided and why, what was done, how it was proved, and what happens next.
+    What came in, the state it happened in, what is suggested, what was decided and why, what was done, how
+    it was proved, and what happens next.
     """
     path = identity.replace("/", "")
     if identity.startswith("R_"):
         remediator.show(remediator.get(f"/runs/{path}"), run_story)
     else:
         remediator.show(remediator.get(f"/errors/{path}"), error_story)
+
+
+@click.command()
+@asks_remediator
+def heartbeats(remediator: Remediator) -> None:
+    """Show the jobs that must report, and whether they do.
+
+    Exit status: 0, or 3 when one failed or was missed, 1 when the remediator cannot be asked.
+    """
+    answer = remediator.get("/heartbeats")
+    remediator.show(answer, heartbeats_text)
+    bad = {item.get("status") for item in answer["heartbeats"]} & {"failed", "missed"}
+    raise SystemExit(DEGRADED if bad else 0)
 
 
 def _text(number: int | None) -> str | None:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from remediator.cli_event import events_story, fix_story, reasons_story, sights_story, state_story, wrapped
 from remediator.cli_tables import cell, clock, counted, table, took
 
 _TOLD_VALUE = 300  # characters of one piece of evidence
@@ -15,7 +16,14 @@ def error_story(answer: dict[str, Any]) -> str:
     error = answer["error"]
     parts = [
         _head(error),
-        _signals(answer.get("signals") or []),
+        _section("What was seen", events_story(error.get("events") or [])),
+        _signals(answer.get("signals") or [], error.get("events") or []),
+        _section("Why it is judged so", reasons_story(error.get("reasons") or [])),
+        _section("The state when it happened", state_story(error.get("system") or {})),
+        _section(
+            "What the exporter had seen", sights_story(error.get("observations") or {}, error["service"])
+        ),
+        _section("What is suggested", fix_story(error.get("suggestedFix") or {})),
         _decisions(answer.get("decisions") or []),
         *(run_story(run) for run in answer.get("runs") or []),
         f"What happens next\n  {what_next(error)}",
@@ -25,8 +33,10 @@ def error_story(answer: dict[str, Any]) -> str:
 
 def _head(error: dict[str, Any]) -> str:
     tries = f"{counted(error['attempts'], 'attempt')}, {counted(error['relapses'], 'relapse')}"
+    what = f"{error['type']} of {error['service']}, {error['severity']}: {error['message']}"
     lines = [
-        f"{error['id']}  {error['type']} of {error['service']}, {error['severity']}: {error['message']}",
+        *wrapped(what, lead=f"{error['id']}  "),
+        *(f"  {line}" for line in (wrapped(error["subject"], lead="about ") if error.get("subject") else [])),
         f"  first seen {clock(error.get('firstSeen'))}, last seen {clock(error.get('lastSeen'))}",
         f"  {error.get('state')}, {tries}",
     ]
@@ -38,8 +48,15 @@ def _head(error: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _signals(signals: list[dict[str, Any]]) -> str:
-    return "\n".join(["Signals", *(f"  {item['fingerprint']}  {item.get('status')}" for item in signals)])
+def _section(title: str, lines: list[str]) -> str:
+    return _indented(title, "\n".join(lines)) if lines else ""
+
+
+def _signals(signals: list[dict[str, Any]], events: list[dict[str, Any]]) -> str:
+    """Tell the signals that came without an event, as alerts do."""
+    told = {event.get("fingerprint") for event in events}
+    others = [item for item in signals if item["fingerprint"] not in told]
+    return _section("Signals", [f"{item['fingerprint']}  {item.get('status')}" for item in others])
 
 
 def _decisions(decisions: list[dict[str, Any]]) -> str:
@@ -136,10 +153,16 @@ def what_next(error: dict[str, Any]) -> str:
     if error.get("state") == "failed":
         return f"It is given up and people are called; it closes when the service is healthy again.{look}"
     if held.get("reason"):
-        return f"Held back since {clock(held.get('since'))}: {held['reason']}.{look}"
+        return f"{_held(held)}{look}"
     if error.get("state") == "recovered":
         return f"It is watched for a relapse.{look}"
     return f"A recovery is under way or about to be decided.{look}"
+
+
+def _held(held: dict[str, Any]) -> str:
+    if held["reason"] == "no_playbook":
+        return "No playbook matches, so nothing repairs it; it is over when nothing tells of it any more."
+    return f"Held back since {clock(held.get('since'))}: {held['reason']}."
 
 
 def _indented(title: str, text: str) -> str:

@@ -4,8 +4,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from soulfra_monitor.durations import format_duration
+
 _MINUTE = 60.0
 _HOUR = 3600.0
+_STEP = 1024.0  # from one unit of size to the next
+_SUBJECT = 40  # characters of a subject in a table
+_MESSAGE = 120
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -21,6 +26,23 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def cell(value: object) -> str:
     """Write one value on one line."""
     return "-" if value is None else " ".join(str(value).split())
+
+
+def shortened(value: object, length: int, *, keep_end: bool = False) -> str:
+    """Write one value on one line of at most *length* characters; of a path its end says most."""
+    text = cell(value)
+    if len(text) <= length:
+        return text
+    return f"…{text[1 - length :]}" if keep_end else f"{text[: length - 1]}…"
+
+
+def size(count: float) -> str:
+    """Write bytes as people say them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _STEP:
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"  # noqa: PLR2004
+        count /= _STEP
+    return f"{count:.1f} TiB"
 
 
 def counted(number: int, what: str) -> str:
@@ -83,6 +105,7 @@ def health_text(answer: dict[str, Any]) -> str:
 def errors_text(answer: dict[str, Any]) -> str:
     """Tell a page of errors and the summary."""
     summary = answer["summary"]
+    subjects = any(item.get("subject") for item in answer["errors"])
     parts = ", ".join(f"{summary[state]} {state}" for state in ("recovered", "pending", "failed"))
     lines = [f"{counted(summary['total'], 'error')}: {parts}"]
     rows = [
@@ -91,20 +114,38 @@ def errors_text(answer: dict[str, Any]) -> str:
             clock(item.get("firstSeen")),
             item["service"],
             item["type"],
+            *([_subject(item)] if subjects else []),
             item["severity"],
             _state(item),
             took(item.get("recoveryTime")),
             item.get("attempts"),
-            item["message"],
+            shortened(item["message"], _MESSAGE),
         )
         for item in answer["errors"]
     ]
-    heads = ("ID", "FIRST SEEN", "SERVICE", "TYPE", "SEVERITY", "STATE", "RECOVERY", "TRIES", "MESSAGE")
+    about = ("SUBJECT",) if subjects else ()
+    heads = (
+        "ID",
+        "FIRST SEEN",
+        "SERVICE",
+        "TYPE",
+        *about,
+        "SEVERITY",
+        "STATE",
+        "RECOVERY",
+        "TRIES",
+        "MESSAGE",
+    )
     if rows:
         lines += ["", table(heads, rows)]
     if answer.get("next"):
         lines.append(f"There are more: --after {answer['next']}")
     return "\n".join(lines)
+
+
+def _subject(item: dict[str, Any]) -> str | None:
+    subject = item.get("subject")
+    return shortened(subject, _SUBJECT, keep_end=True) if subject else None
 
 
 def _state(item: dict[str, Any]) -> str:
@@ -137,3 +178,23 @@ def pause_text(pause: dict[str, Any]) -> str:
     """Tell one pause."""
     until = f"until {clock(pause['until'])}" if pause.get("until") else "until somebody resumes it"
     return f"paused: {pause['scope']} by {pause.get('owner')}, {until}: {pause.get('reason')}"
+
+
+def heartbeats_text(answer: dict[str, Any]) -> str:
+    """Tell the jobs that must report."""
+    rows = [
+        (
+            item["name"],
+            item.get("status"),
+            clock(item.get("lastSuccess")) or "never",
+            _period(item.get("period")),
+            _period(item.get("grace")),
+        )
+        for item in answer["heartbeats"]
+    ]
+    heads = ("NAME", "STATUS", "LAST SUCCESS", "PERIOD", "GRACE")
+    return table(heads, rows) if rows else "no heartbeats are configured"
+
+
+def _period(milliseconds: float | None) -> str | None:
+    return None if milliseconds is None else format_duration(milliseconds / 1000)

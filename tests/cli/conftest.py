@@ -1,9 +1,11 @@
-"""A remediator that answers as told, on a real socket, and the ``soulfra`` command run against it."""
+"""A remediator that answers as told and a real one, on real sockets, and ``soulfra`` run against them."""
 
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,12 @@ from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from remediator.calls import call
 from remediator.cli import main
+from remediator.config import load
+from remediator.server import build
+from remediator.store import Store
+from remediator.web import create_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -42,23 +49,71 @@ class FakeRemediator:
         return Response(text, status, content_type="application/json")
 
 
-@pytest.fixture
-def remediator() -> Iterator[FakeRemediator]:
-    fake = FakeRemediator()
-    server = make_server("127.0.0.1", 0, fake.app, threaded=True)
-    fake.url = f"http://127.0.0.1:{server.server_port}"
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve *app* on a free port, as long as it lasts."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield fake
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 @pytest.fixture
-def soulfra(monkeypatch: pytest.MonkeyPatch, remediator: FakeRemediator) -> Callable[..., Result]:
-    """Run the command in this process, pointed at the fake remediator."""
-    monkeypatch.setenv("SOULFRA_URL", remediator.url)
+def remediator() -> Iterator[FakeRemediator]:
+    fake = FakeRemediator()
+    with served(fake.app) as fake.url:
+        yield fake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """A real remediator's application and store. Its engine stands still: what is stored stays as it is."""
+
+    url: str
+    store: Store
+
+    def post(self, path: str, body: Any = None) -> Any:
+        answer = call("POST", f"{self.url}/api/monitoring{path}", timeout=10.0, json_body=body or {})
+        assert answer.ok, answer.text(500)
+        return answer.json()
+
+
+CONFIG: dict[str, Any] = {
+    "services": {
+        "redis": {},
+        "mobile-converter": {
+            "depends_on": ["redis"],
+            "paths": [{"path": "/srv/converter/out", "kind": "directory", "mode": "0750"}],
+        },
+    },
+    "heartbeats": {
+        "nightly-export": {"period": "24h", "grace": "1h"},
+        "mail-loop": {"period": "1m30s", "grace": "10s"},
+    },
+}
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    """Run the real application; the command is pointed at it."""
+    file = tmp_path / "soulfra.yml"
+    file.write_text(json.dumps(CONFIG), encoding="utf-8")
+    surroundings, _ = build(load(file, {}), tmp_path, {})
+    surroundings.tools.feed = lambda kind, text: None  # its lines would be among the command's
+    with served(create_app(surroundings)) as url:
+        monkeypatch.setenv("SOULFRA_URL", url)
+        yield Application(url=url, store=surroundings.tools.store)
+    surroundings.tools.store.close()
+
+
+@pytest.fixture
+def soulfra(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., Result]:
+    """Run the command in this process, pointed at the fake remediator where no real one is asked for."""
+    if "application" not in request.fixturenames:
+        monkeypatch.setenv("SOULFRA_URL", request.getfixturevalue("remediator").url)
     monkeypatch.delenv("SOULFRA_TOKEN", raising=False)
     monkeypatch.setenv("TZ", "UTC")
 
