@@ -29,6 +29,10 @@ WALK_LIMIT = 10_000
 DEPTH_LIMIT = 6
 ITEMS_LIMIT = 50
 VALUE_TAKEN = 2000
+VALUES_TAKEN = 32_768
+"""Characters taken of one context, of one value in it, and what stands for the rest."""
+
+CUT = "…"
 LARGEST = 2**63 - 1
 _HALF = FRAMES_LIMIT // 2
 
@@ -120,19 +124,9 @@ def plain_facts(facts: Mapping[str, Any]) -> dict[str, Fact]:
     }
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return a copy of *value* as JSON can hold it, bounded. Objects become their text."""
-    if value is None or type(value) is bool:
-        return value
-    if type(value) in (int, float):
-        return _number(value)
-    if type(value) is str:
-        return value[:VALUE_TAKEN]
-    if depth < DEPTH_LIMIT and isinstance(value, Mapping):
-        return {text_of(key): plain(item, depth + 1) for key, item in _first(value.items())}
-    if depth < DEPTH_LIMIT and isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, depth + 1) for item in _first(value)]
-    return text_of(value)[:VALUE_TAKEN]
+def plain(value: Any) -> Any:
+    """Return a copy of *value* as JSON can hold it, bounded as a whole. Objects become their text."""
+    return _Copy().of(value, 0)
 
 
 def text_of(value: object) -> str:
@@ -147,6 +141,33 @@ def type_name(kind: type) -> str:
     """Return the name of a type, with its module unless that is builtins."""
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+class _Copy:
+    """Copies one value, with what is left of its budget."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = VALUES_TAKEN  # characters
+
+    def of(self, value: Any, depth: int) -> Any:
+        if self._left <= 0:
+            return CUT
+        if value is None or type(value) is bool:
+            return value
+        if type(value) in (int, float):
+            return _number(value)
+        if depth < DEPTH_LIMIT and isinstance(value, Mapping):
+            return {self._text(key): self.of(item, depth + 1) for key, item in _first(value.items())}
+        if depth < DEPTH_LIMIT and isinstance(value, list | tuple | set | frozenset):
+            return [self.of(item, depth + 1) for item in _first(value)]
+        return self._text(value)
+
+    def _text(self, value: object) -> str:
+        text = text_of(value)[: min(VALUE_TAKEN, max(0, self._left))]
+        self._left -= len(text) + 10
+        return text
 
 
 def _number(value: float) -> float | str:

@@ -107,13 +107,13 @@ class Worker:
     def run(self) -> None:
         """Work as a thread, until there has been nothing to do for a while."""
         guard.busy = True
-        load(secure=self._intake.settings.url.startswith("https:"))
         self._busy_at = time.monotonic()
-        with self.desk:
-            self.dispatch.adopt()
-        going = True
+        going, ready = True, False
         while going:
             try:
+                if not ready:
+                    ready = True
+                    self._begin()
                 self._wait(self._pause())
                 self.turn()
             except Exception as error:  # noqa: BLE001 - the edge of the thread: told, and the thread goes on
@@ -125,6 +125,11 @@ class Worker:
             retiring.set()
         else:
             self.sender.close()
+
+    def _begin(self) -> None:
+        load(secure=self._intake.settings.url.startswith("https:"))
+        with self.desk:
+            self.dispatch.adopt()
 
     def turn(self) -> None:
         """Do what there is to do now, and send one thing."""

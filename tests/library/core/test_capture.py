@@ -237,6 +237,12 @@ def test_values_become_json_whatever_they_are() -> None:
     assert len(copy["many"]) == 50
 
 
+def test_a_context_is_bounded_as_a_whole() -> None:
+    wide = {f"key {number}": ["x" * 5000] * 100 for number in range(100)}
+
+    assert len(json.dumps(plain({"a": wide, "b": [wide] * 50}))) < 100_000
+
+
 def test_a_value_that_changes_while_it_is_taken_breaks_nothing() -> None:
     class Changing(dict[str, int]):
         def items(self) -> Any:
