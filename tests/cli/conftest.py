@@ -16,6 +16,7 @@ from werkzeug.wrappers import Request, Response
 from remediator.calls import call
 from remediator.cli import main
 from remediator.config import load
+from remediator.metrics import Metrics
 from remediator.server import build
 from remediator.store import Store
 from remediator.web import create_app
@@ -74,6 +75,7 @@ class Application:
 
     url: str
     store: Store
+    metrics: Metrics
 
     def post(self, path: str, body: Any = None) -> Any:
         answer = call("POST", f"{self.url}/api/monitoring{path}", timeout=10.0, json_body=body or {})
@@ -105,7 +107,8 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
     surroundings.tools.feed = lambda kind, text: None  # its lines would be among the command's
     with served(create_app(surroundings)) as url:
         monkeypatch.setenv("SOULFRA_URL", url)
-        yield Application(url=url, store=surroundings.tools.store)
+        tools = surroundings.tools
+        yield Application(url=url, store=tools.store, metrics=tools.metrics)
     surroundings.tools.store.close()
 
 
