@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from peer import CheapCall, Peer, PeerError, answer_link
 from service import application, command_line, json_object, named_url, serve, text_of
+from soulfra_monitor import ErrorMonitor
 
 LONGEST_PROMPT = 20_000
 ANSWER_WITHIN = 1.5  # seconds
@@ -156,10 +157,9 @@ def _usage(facts: Sequence[Facts]) -> dict[str, Any]:
     }
 
 
-def create_app(providers: Sequence[Peer]) -> Flask:
-    """Return the router over *providers*."""
+def create_app(router: Router) -> Flask:
+    """Return the service that answers by *router*."""
     app = application("ai-router")
-    router = Router(providers)
 
     @app.post("/route")
     def route() -> ResponseReturnValue:
@@ -197,4 +197,6 @@ if __name__ == "__main__":
     parser.add_argument("--provider", type=named_url, action="append", required=True, metavar="NAME=URL")
     arguments = parser.parse_args()
     peers = [Peer(name=name, url=url) for name, url in arguments.provider]
-    serve(create_app(peers), arguments.port)
+    monitor = ErrorMonitor(service="ai-router").start()
+    router = monitor.add_service("ai-router", Router(peers))
+    serve(create_app(router), arguments.port)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from statistics import mean, median
@@ -15,6 +15,7 @@ from flask.typing import ResponseReturnValue
 from chat_log import LogError, Message, parse
 from peer import CheapCall, Peer, answer_link
 from service import application, command_line, serve
+from soulfra_monitor import ErrorMonitor
 
 LONGEST_WAIT_FOR_A_REPLY = timedelta(hours=12)  # later than this is a new conversation
 KEYWORDS = 10
@@ -107,15 +108,15 @@ def _balance(good: int, bad: int) -> float:
     return round((good - bad) / (good + bad), 2) if good + bad else 0.0
 
 
-def create_app(trust_engine: str | None) -> Flask:
-    """Return the service; *trust_engine* is the address its link check calls."""
+def create_app(trust_engine: str | None, analyzer: Callable[[Sequence[Message]], dict[str, Any]]) -> Flask:
+    """Return the service of *analyzer*; *trust_engine* is the address its link check calls."""
     app = application("chat-analyzer")
 
     @app.post("/analyze")
     def analyze() -> ResponseReturnValue:
         try:
             text = request.get_data().decode()
-            return jsonify(insights(parse(text, request.mimetype)))
+            return jsonify(analyzer(parse(text, request.mimetype)))
         except UnicodeDecodeError as error:
             abort(400, f"not UTF-8: {error.reason} at byte {error.start}")
         except LogError as error:
@@ -140,4 +141,6 @@ if __name__ == "__main__":
         "--trust", default=os.environ.get("TRUST_URL"), help="the trust engine's address, for its link check"
     )
     arguments = parser.parse_args()
-    serve(create_app(arguments.trust), arguments.port)
+    monitor = ErrorMonitor(service="chat-analyzer").start()
+    analyzer = monitor.add_service("chat-analyzer", insights)
+    serve(create_app(arguments.trust, analyzer), arguments.port)

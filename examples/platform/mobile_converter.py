@@ -13,6 +13,7 @@ from flask import Flask, abort, jsonify, request, send_file
 from flask.typing import ResponseReturnValue
 
 from service import application, command_line, json_object, serve, text_of
+from soulfra_monitor import ErrorMonitor
 
 LONGEST_TITLE = 200
 LONGEST_DOCUMENT = 500_000
@@ -223,4 +224,6 @@ if __name__ == "__main__":
     parser.add_argument("--keep", type=int, default=200, help="how many files are kept")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    serve(create_app(Shelf(folder=arguments.output, keep=arguments.keep)), arguments.port)
+    monitor = ErrorMonitor(service="mobile-converter").start()
+    shelf = monitor.add_service("mobile-converter", Shelf(folder=arguments.output, keep=arguments.keep))
+    serve(create_app(shelf), arguments.port)

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from peer import CheapCall, Peer, PeerError, answer_link
 from service import HOST, application, command_line, json_object, serve, text_of
+from soulfra_monitor import ErrorMonitor
 
 LONGEST_LOG = 1_000_000
 MOST_AUTHORS = 5  # whose trust one journey moves
@@ -79,6 +80,9 @@ class Journey:
         return result
 
 
+Travel = Callable[[Journey, str, str, str], dict[str, Any]]
+
+
 def _tell_trust(trust_engine: Peer, insights: dict[str, Any]) -> dict[str, float]:
     """Tell the trust engine how the busiest authors behaved and return their scores."""
     scores = {}
@@ -114,8 +118,8 @@ def _cell(text: str) -> str:
     return escape(_MARKUP.sub(r"\\\g<0>", text.replace("\n", " ")), quote=False)
 
 
-def create_app(peers: Mapping[str, Peer]) -> Flask:
-    """Return the orchestrator over *peers*, which need not be up."""
+def create_app(peers: Mapping[str, Peer], travel: Travel) -> Flask:
+    """Return the orchestrator over *peers*, which need not be up; *travel* takes a journey."""
     app = application("orchestrator")
 
     @app.post("/journey")
@@ -129,7 +133,7 @@ def create_app(peers: Mapping[str, Peer]) -> Flask:
             abort(400, f"'document' must be one of {', '.join(DOCUMENTS)}")
         way = Journey(peers)
         try:
-            return jsonify(way.run(log, log_format, document))
+            return jsonify(travel(way, log, log_format, document))
         except JourneyError as error:
             status = 400 if error.status in REFUSALS else 502
             return jsonify(error=str(error), failed=error.step, steps=way.steps), status
@@ -155,4 +159,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     addresses = {service: getattr(arguments, service.replace("-", "_")) for service in LINKS}
     peers = {name: Peer(name=name, url=url.rstrip("/")) for name, url in addresses.items()}
-    serve(create_app(peers), arguments.port)
+    monitor = ErrorMonitor(service="orchestrator").start()
+    travel = monitor.add_service("orchestrator", Journey.run)
+    serve(create_app(peers, travel), arguments.port)

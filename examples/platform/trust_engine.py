@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from service import application, command_line, json_object, serve, text_of
+from soulfra_monitor import ErrorMonitor
 
 POINTS = {
     "message": 1.0,
@@ -86,10 +87,9 @@ def connect(url: str) -> "redis.Redis":
     )
 
 
-def create_app(url: str) -> Flask:
-    """Return the service on the Redis at *url*, which need not be up yet."""
+def create_app(scores: Scores) -> Flask:
+    """Return the service that answers with these *scores*."""
     app = application("trust-engine")
-    scores = Scores(connect(url))
 
     @app.errorhandler(redis.RedisError)
     def redis_away(error: redis.RedisError) -> ResponseReturnValue:
@@ -137,4 +137,6 @@ if __name__ == "__main__":
         help="for example redis://127.0.0.1:4000/0",
     )
     arguments = parser.parse_args()
-    serve(create_app(arguments.redis), arguments.port)
+    monitor = ErrorMonitor(service="trust-engine").start()
+    scores = monitor.add_service("trust-engine", Scores(connect(arguments.redis)))
+    serve(create_app(scores), arguments.port)

@@ -47,6 +47,7 @@ def up(loaded: Loaded, data: Path, *, demo: bool) -> None:
     with _data_folder(plan.data), Waiting() as waiting:
         _write_configuration(plan)
         family.adopt_orphans()
+        _lead_libraries_here(plan)
         supervisor = Supervisor(waiting=waiting, logs=plan.data / "logs", feed=print_raw)
         try:
             _start(plan, supervisor, waiting)
@@ -84,6 +85,12 @@ def _write_configuration(plan: StackPlan) -> None:
         render(plan.loaded.config, shipped_rules(), plan.data)
     except (OSError, ValueError) as error:
         raise StackError(str(error)) from error
+
+
+def _lead_libraries_here(plan: StackPlan) -> None:
+    """Let services that use the library report to this stack, also those that the remediator restarts."""
+    os.environ.setdefault("SOULFRA_URL", plan.remediator.url)
+    os.environ.setdefault("SOULFRA_SPOOL", str(plan.data / "spool"))
 
 
 def _start(plan: StackPlan, supervisor: Supervisor, waiting: Waiting) -> None:

@@ -51,8 +51,11 @@ class Start(Protocol):
 
 
 def _launch(argv: list[str], log: Path) -> Running:
+    nobody = {"SOULFRA_URL": "http://127.0.0.1:9", "SOULFRA_SPOOL": str(log.parent / "spool")}
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, cwd=PLATFORM)
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=subprocess.STDOUT, cwd=PLATFORM, env={**os.environ, **nobody}
+        )
     return Running(process=process, log=log)
 
 

@@ -228,13 +228,23 @@ def test_a_load_with_a_duration_ends_by_itself_with_every_kind_of_request(
     assert len(lines(record)) == 80
 
 
-def test_the_platform_knows_nothing_of_what_watches_it(platform_folder: Path) -> None:
-    for script in platform_folder.glob("*.py"):
-        imported = {
-            name.split(".")[0] for node in ast.walk(ast.parse(script.read_text())) for name in _imports(node)
-        }
+SERVICES = ("chat_analyzer", "trust_engine", "ai_router", "mobile_converter", "orchestrator")
 
-        assert not imported & {"soulfra_monitor", "exporter", "remediator"}, script.name
+
+def test_the_platform_knows_of_what_watches_it_two_lines_of_the_library_each(platform_folder: Path) -> None:
+    for script in platform_folder.glob("*.py"):
+        text = script.read_text()
+        imported = {name.split(".")[0] for node in ast.walk(ast.parse(text)) for name in _imports(node)}
+        lines = [line.strip() for line in text.splitlines() if "monitor." in line or "ErrorMonitor(" in line]
+
+        assert not imported & {"exporter", "remediator"}, script.name
+        if script.stem in SERVICES:
+            started, added = lines
+            name = script.stem.replace("_", "-")
+            assert started == f'monitor = ErrorMonitor(service="{name}").start()'
+            assert f'monitor.add_service("{name}", ' in added
+        else:
+            assert "soulfra_monitor" not in imported, script.name
 
 
 def _imports(node: ast.AST) -> list[str]:
