@@ -25,7 +25,7 @@ from soulfra_monitor.guard import guard
 from soulfra_monitor.intake import Intake
 from soulfra_monitor.loading import load
 from soulfra_monitor.redaction import redact_event
-from soulfra_monitor.sender import GZIP_FROM, Sender
+from soulfra_monitor.sender import GZIP_FROM, Answer, NoAnswerError, Sender
 from soulfra_monitor.shedding import Level, Shedding
 from soulfra_monitor.spool import Parcel, Spool
 from soulfra_monitor.system import SystemState
@@ -142,9 +142,7 @@ class Worker:
             self._pack()
             shipment = self._next_shipment(now)
         if shipment is not None:
-            self.is_posting = True
-            answer = self.dispatch.post(shipment)
-            self.is_posting = False
+            answer = self._post(shipment)
             with self.desk:
                 final = self.dispatch.settle(shipment, answer)
             self._answer_flushes(go_on=final)
@@ -152,6 +150,13 @@ class Worker:
             self._answer_flushes(go_on=False)
         self._spend(time.thread_time() - began)
         self._log()
+
+    def _post(self, shipment: Shipment) -> Answer | NoAnswerError:
+        self.is_posting = True
+        try:
+            return self.dispatch.post(shipment)
+        finally:
+            self.is_posting = False
 
     def put_by(self) -> None:
         """Make parcels of all there is and spool them: there is no time left to send."""
