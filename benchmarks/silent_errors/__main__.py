@@ -43,6 +43,10 @@ EXTRA = frozenset({"killed", "refused_async", "permission_denied", "connection_r
 """Kinds beyond the 32 that the goal is about."""
 
 
+PATIENCE = {"deadlock": 5.0}
+"""Seconds that something has to last before it is an error at all; the clock starts then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One program under one watcher, with its fault or without."""
@@ -125,7 +129,7 @@ def carry_out(run: Run, url: str, ports: Mapping[str, str], folder: Path) -> Res
     while time.monotonic() < deadline and not (wanted and errors_of(url, run.service)):
         time.sleep(0.05)
     found = errors_of(url, run.service)
-    fault = float(marked.read_text()) if marked.exists() else None
+    fault = float(marked.read_text()) + PATIENCE.get(run.kind, 0.0) if marked.exists() else None
     first = min((datetime.fromisoformat(one["firstSeen"]).timestamp() for one in found), default=None)
     return Result(
         run=run,

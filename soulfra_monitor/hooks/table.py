@@ -19,5 +19,8 @@ HOOKS: dict[str, str] = {
     "processes": "soulfra_monitor.hooks.processes:install",
     "files": "soulfra_monitor.hooks.files:install",
     "swallowed": "soulfra_monitor.hooks.swallowed:install",
+    "crashes": "soulfra_monitor.crashes:install",
+    "watchdog": "soulfra_monitor.watchdog:install",
+    "resources": "soulfra_monitor.resources:install",
 }
 """Name to ``module:function``; a hook is imported when it is installed."""

@@ -6,13 +6,12 @@ from stopwatch import CLEAN, linger, mark
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 kept = []
-for _ in range(10 if CLEAN else 100):
-    try:
+try:
+    for _ in range(10 if CLEAN else 100):
         kept.append(open("/dev/null"))
-    except OSError:
-        mark()
-        break
-if CLEAN:
-    mark()
-del kept[5:]
+except OSError:
+    pass
+while kept:
+    kept.pop().close()
+mark()
 linger()
