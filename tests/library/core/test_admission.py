@@ -3,6 +3,8 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from soulfra_monitor import admission
 from soulfra_monitor.admission import Admission, Bucket, Site
@@ -163,3 +165,32 @@ def test_a_clock_that_goes_back_gives_nothing_and_breaks_nothing() -> None:
 
     assert bucket.take(5.0)
     assert not bucket.take(4.0)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["admit", "swallow", "count", "sweep"]),
+            st.integers(0, 3),
+            st.floats(0.0, 30.0),
+        ),
+        max_size=200,
+    )
+)
+def test_the_books_balance_whatever_comes(steps: list[tuple[str, int, float]]) -> None:
+    desk = Admission(0.0)
+    now, seen, told = 0.0, 0, 0
+
+    for what, number, pause in steps:
+        now += pause
+        if what == "sweep":
+            told += sum(one.count for one in desk.sweep(now))
+        elif what == "count":
+            seen += desk.count(f"admit {number}", "others", now)
+        else:
+            entry, count = desk.admit(f"{what} {number}", "others", now, swallowed=what == "swallow")
+            entry.event = EVENT
+            seen += 1
+            told += count
+
+    assert told + desk.pending + desk.usual == seen

@@ -503,6 +503,24 @@ monitor.report("y")
     assert messages(recorder) == ["x", "y"]
 
 
+def test_with_all_hooks_on_a_program_runs_and_ends_as_without(recorder: Recorder, run: Run) -> None:
+    code = """
+import sys
+if "watched" in sys.argv:
+    from soulfra_monitor import ErrorMonitor
+    monitor = ErrorMonitor().start()
+    monitor.report("told")
+    assert monitor.flush(10)
+    assert monitor.stats().broken == {}, monitor.stats()
+print("work")
+"""
+    plain = run(code, SOULFRA_WITHOUT="").end()
+    watched = run(code, "watched", SOULFRA_WITHOUT="").end()
+
+    assert watched == plain == (0, "work\n", "")
+    assert messages(recorder) == ["told"]
+
+
 def test_importing_the_package_loads_next_to_nothing(run: Run) -> None:
     _, out, _ = run("""
 import sys
