@@ -33,4 +33,4 @@ install-dev:
 
 # The data of a run (soulfra-data) stays: it is nobody's to throw away but yours.
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis clients/node/node_modules

@@ -48,6 +48,8 @@ missing_for_tests() {
     has prometheus-blackbox-exporter || echo prometheus-blackbox-exporter
     has_server nginx || echo nginx-light
     has_server dnsmasq || echo dnsmasq-base
+    has node || echo nodejs
+    has npm || echo npm
     [ "${CI:-}" = true ] || return 0
     has postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
     has_server mariadbd || echo mariadb-server

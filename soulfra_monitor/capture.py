@@ -5,7 +5,6 @@ its frames or their variables. The worker makes an event of it.
 """
 
 # os.path is loaded in every program, pathlib is not:
-# ruff: noqa: PTH100, PTH120
 
 import math
 import os

@@ -315,7 +315,7 @@ def _log_as(level: str) -> Callable[[str, str], None]:
 def _count_threads() -> int:
     """Return how many threads the system knows of, 0 where it does not say."""
     try:
-        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib is not loaded in every program
+        return len(os.listdir("/proc/self/task"))
     except OSError:
         return 0
 

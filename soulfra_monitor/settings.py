@@ -1,7 +1,6 @@
 """What an ``ErrorMonitor`` can be told, by keyword or by the environment; keywords win."""
 
 # os.path is loaded in every program, pathlib is not:
-# ruff: noqa: PTH100, PTH119, PTH120, PTH122
 
 import os
 import re

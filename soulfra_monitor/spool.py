@@ -10,7 +10,6 @@ parcels go out in the order of their seq.
 """
 
 # os.path is loaded in every program, pathlib is not:
-# ruff: noqa: PTH101, PTH103, PTH104, PTH105, PTH108, PTH106, PTH111, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 
 import json
 import os

@@ -1,7 +1,6 @@
 """The state of this process and its host, from /proc. What cannot be read is left out."""
 
 # os.path is loaded in every program, pathlib is not:
-# ruff: noqa: PTH109, PTH123, PTH208
 
 import os
 import time

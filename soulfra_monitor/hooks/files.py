@@ -50,7 +50,7 @@ def _tell(patches: Patches, error: OSError) -> None:
         return
     facts: dict[str, str | int | float] = {"errno": error.errno}
     if isinstance(error.filename, str | bytes | os.PathLike):
-        facts["path"] = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - resolve() follows links
+        facts["path"] = os.path.abspath(os.fsdecode(error.filename))
     patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": here()})
 
 

@@ -48,6 +48,10 @@ def test_the_example_platform_is_in_it(names: set[str]) -> None:
     assert {f"remediator/shipped/platform/{file}" for file in files} <= names
 
 
+def test_the_node_client_is_in_it(names: set[str]) -> None:
+    assert "remediator/shipped/node/silent-error-monitoring.js" in names
+
+
 def test_nothing_that_only_a_checkout_needs_is_in_it(names: set[str]) -> None:
     assert not [
         name for name in names if name.startswith(("tests/", "benchmarks/", "docs/")) or ".pyc" in name
