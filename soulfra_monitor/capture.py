@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
@@ -87,11 +87,17 @@ class Sketch:
         return 500 + len(self.message) + texts + 100 * len(self.facts) + _weight(self.context)
 
 
-def links_of(error: BaseException, *, cheap: bool = False) -> tuple[Link, ...]:
-    """Take *error* and what led to it, or only its own innermost frames when it must be *cheap*."""
-    if cheap:
-        return (_link(error, Relation.RAISED),)
-    return tuple(_link(one, relation) for one, relation in _chain(error))
+def links_of(error: BaseException, *, cheap: bool = False, in_flight: bool = False) -> tuple[Link, ...]:
+    """Take *error* and what led to it, or it alone when it must be *cheap*.
+
+    One that is told *in flight*, before it has come to the code that called, has a traceback without that
+    code: the stack is taken instead.
+    """
+    chain = ((error, Relation.RAISED),) if cheap else _chain(error)
+    links = tuple(_link(one, relation) for one, relation in chain)
+    if not in_flight:
+        return links
+    return (replace(links[0], places=_in_flight(error.__traceback__)), *links[1:])
 
 
 def link_of_frame(frame: FrameType) -> tuple[Link, ...]:
@@ -241,6 +247,13 @@ def _places(traceback: TracebackType | None) -> tuple[Place, ...]:
         traceback = traceback.tb_next
         left -= 1
     return (*first, *last)
+
+
+def _in_flight(traceback: TracebackType | None) -> tuple[Place, ...]:
+    """Return the frames of who called, then those of the traceback so far."""
+    callers = traceback.tb_frame.f_back if traceback is not None else sys._getframe(1)  # noqa: SLF001
+    places = (*_stack(callers), *_places(traceback))
+    return places if len(places) <= FRAMES_LIMIT else (*places[:_HALF], *places[-_HALF:])
 
 
 def _stack(frame: FrameType | None) -> tuple[Place, ...]:

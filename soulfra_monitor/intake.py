@@ -42,6 +42,9 @@ TOLD_LIMIT = 2048
 KEY_FACTS = ("peer", "path", "status", "errno", "method", "exit_code", "signal")
 """Facts that make errors of one place unlike."""
 
+IN_FLIGHT = frozenset({Kind.HTTP, Kind.HTTP_STATUS, Kind.REDIS, Kind.DATABASE, Kind.FILE})
+"""Told where a library raises them, so that who called is on the stack and not in the traceback."""
+
 SWALLOWED, COUNTS = Kind.SWALLOWED, Level.COUNTS  # looked up once: members of enums are slow to get at
 
 SAMPLED = 64
@@ -132,7 +135,8 @@ class Intake:
         began = time.thread_time() if self.seen % SAMPLED == 1 else 0.0
         name = service or self.settings.service
         how = kind._value_
-        key = (quick(how, error, error.__traceback__), name, *_likeness(error, facts))
+        at = context.get("at") if context else None
+        key = (quick(how, error, error.__traceback__), name, at, *_likeness(error, facts))
         taken = self._admit(kind, key, (how, name, type(error)))
         if taken is not None:
             self._put(
@@ -264,7 +268,7 @@ class Intake:
         opinion: Opinion | None,
     ) -> Sketch:
         cheap = self.level >= Level.CHEAP
-        links: tuple[Link, ...] = links_of(error, cheap=cheap)
+        links: tuple[Link, ...] = links_of(error, cheap=cheap, in_flight=kind in IN_FLIGHT)
         return Sketch(
             at=time.time(),
             kind=kind,

@@ -280,3 +280,33 @@ def test_a_sketch_keeps_nothing_alive() -> None:
 
     assert links[0]
     assert [one() for one in alive] == [None, None]
+
+
+def test_an_error_told_before_it_has_come_to_its_caller_names_the_caller() -> None:
+    told: list[Event] = []
+
+    def wrapper() -> None:
+        try:
+            raise ShopError("refused")
+        except ShopError as error:
+            told.append(event_of(error, in_flight=True))
+            raise
+
+    def caller() -> None:
+        try:
+            wrapper()
+        except ShopError:
+            return
+
+    caller()
+
+    functions = [frame.function.rpartition(".")[2] for frame in told[0].raised[0].frames]
+    assert functions[-2:] == ["caller", "wrapper"]
+
+
+def test_an_error_that_is_told_when_it_is_made_has_the_stack_of_its_maker() -> None:
+    event = event_of(ShopError("no table"), in_flight=True)
+
+    functions = [frame.function for frame in event.raised[0].frames]
+    assert "test_an_error_that_is_told_when_it_is_made_has_the_stack_of_its_maker" in functions
+    assert len(functions) <= FRAMES_LIMIT
