@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import prometheus_client.parser
+import yaml
 
 from remediator.calls import call
 
@@ -58,3 +59,18 @@ def give_samples(metrics: Any) -> None:
         names = getattr(metric, "_labelnames", ())
         if names:
             metric.labels(*("x" for _ in names))
+
+
+def test_its_rules_are_those_on_these_metrics() -> None:
+    page = (DOCS / "metrics-remediator.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\((runbooks/\w+\.md)\) \| .* \| `(\w+)` \|$", page, re.MULTILINE)
+    rules = yaml.safe_load((DOCS.parent / "rules" / "soulfra.yml").read_text(encoding="utf-8"))
+    of_applications = re.compile(r"soulfra_(error_events|calls|heartbeat|declared|sender)_")
+
+    assert {(name, problem) for name, _, problem in rows} == {
+        (rule["alert"], rule["labels"]["problem"])
+        for group in rules["groups"]
+        for rule in group["rules"]
+        if of_applications.search(rule["expr"])
+    }
+    assert [runbook for _, runbook, _ in rows if not (DOCS / runbook).exists()] == []
