@@ -3,7 +3,15 @@
 from datetime import datetime
 from typing import Any
 
-from remediator.cli_event import events_story, fix_story, reasons_story, sights_story, state_story, wrapped
+from remediator.cli_event import (
+    WIDTH,
+    events_story,
+    fix_story,
+    reasons_story,
+    sights_story,
+    state_story,
+    wrapped,
+)
 from remediator.cli_tables import cell, clock, counted, table, took
 
 _TOLD_VALUE = 300  # characters of one piece of evidence
@@ -26,7 +34,7 @@ def error_story(answer: dict[str, Any]) -> str:
         _section("What is suggested", fix_story(error.get("suggestedFix") or {})),
         _decisions(answer.get("decisions") or []),
         *(run_story(run) for run in answer.get("runs") or []),
-        f"What happens next\n  {what_next(error)}",
+        _section("What happens next", wrapped(what_next(error))),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -75,7 +83,7 @@ def _decisions(decisions: list[dict[str, Any]]) -> str:
     if not rows:
         return "Decisions\n  none yet"
     heads = ("AT", "TIMES", "DECISION", "REASON", "PLAYBOOK", "RUN", "DETAIL")
-    return _indented("Decisions", table(heads, rows))
+    return _indented("Decisions", table(heads, rows, width=WIDTH - 2))
 
 
 def run_story(run: dict[str, Any]) -> str:
@@ -87,7 +95,7 @@ def run_story(run: dict[str, Any]) -> str:
     )
     lines = [f"started {clock(run.get('startedAt'))}, ended {cell(clock(run.get('endedAt')))}"]
     if run.get("detail"):
-        lines.append(str(run["detail"]))
+        lines += wrapped(run["detail"])
     rows = [
         (
             clock(step.get("startedAt")),
@@ -100,7 +108,7 @@ def run_story(run: dict[str, Any]) -> str:
         for step in run.get("steps") or []
     ]
     if rows:
-        lines.append(table(("AT", "STEP", "WITH", "STATE", "TRY", "RESULT"), rows))
+        lines.append(table(("AT", "STEP", "WITH", "STATE", "TRY", "RESULT"), rows, width=WIDTH - 2))
     lines += _timings(run.get("timings") or {})
     lines += _evidence(run.get("evidence") or {})
     return _indented(title, "\n".join(lines))
@@ -108,7 +116,7 @@ def run_story(run: dict[str, Any]) -> str:
 
 def _timings(timings: dict[str, str | None]) -> list[str]:
     known = sorted((at, name) for name, at in timings.items() if at is not None)
-    return ["times: " + ", ".join(f"{name} {clock_ms(at)}" for at, name in known)] if known else []
+    return wrapped("times: " + ", ".join(f"{name} {clock_ms(at)}" for at, name in known)) if known else []
 
 
 def clock_ms(text: str) -> str:
@@ -132,7 +140,7 @@ def _piece(name: str, part: Any) -> list[str]:
         return [f"{name}:", *(f"  {cell(line)[:_TOLD_VALUE]}" for line in part["lines"][-_TOLD_LINES:])]
     if isinstance(part, dict) and "missing" in part:
         return [f"{name}: {cell(part['missing'])}"]
-    return [f"{name}: {pairs(part)[:_TOLD_VALUE]}"]
+    return wrapped(f"{name}: {pairs(part)[:_TOLD_VALUE]}")
 
 
 def pairs(value: Any) -> str:

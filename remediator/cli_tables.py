@@ -1,5 +1,6 @@
 """Answers of the API as text for people: aligned columns, local times, short durations."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -11,16 +12,30 @@ _HOUR = 3600.0
 _STEP = 1024.0  # from one unit of size to the next
 _SUBJECT = 40  # characters of a subject in a table
 _MESSAGE = 120
+_ROOM = 30  # columns that the last one of a table has at least
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Align columns under their heads; None is shown as ``-``."""
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None) -> str:
+    """Align columns under their heads; None is shown as ``-``.
+
+    With a *width* the last column is wrapped, so that lines are no longer where the others leave it room.
+    """
     lines = [list(heads), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    before = sum(widths[:-1]) + 2 * (len(heads) - 1)
+    if width is not None:
+        room = max(_ROOM, width - before)
+        lines = [part for line in lines for part in _wrapped_last(line, room)]
+        widths[-1] = room
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _wrapped_last(line: Sequence[str], room: int) -> list[list[str]]:
+    first, *rest = textwrap.wrap(line[-1], room, break_on_hyphens=False) or [""]
+    return [[*line[:-1], first], *([*("" for _ in line[:-1]), part] for part in rest)]
 
 
 def cell(value: object) -> str:
