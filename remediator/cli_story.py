@@ -16,6 +16,7 @@ from remediator.cli_tables import cell, clock, counted, table, took
 
 _TOLD_VALUE = 300  # characters of one piece of evidence
 _ABOUT_THE_TAKING = {"at", "seconds"}
+_WITH = 36  # characters of a step's arguments on one line
 _TOLD_LINES = 5  # the last ones of a log
 
 
@@ -75,14 +76,13 @@ def _decisions(decisions: list[dict[str, Any]]) -> str:
             item.get("verdict"),
             item.get("reason"),
             item.get("playbook"),
-            item.get("run"),
-            item.get("detail"),
+            " ".join(filter(None, (item.get("run"), item.get("detail")))),
         )
         for item in decisions
     ]
     if not rows:
         return "Decisions\n  none yet"
-    heads = ("AT", "TIMES", "DECISION", "REASON", "PLAYBOOK", "RUN", "DETAIL")
+    heads = ("AT", "TIMES", "DECISION", "REASON", "PLAYBOOK", "DETAIL")
     return _indented("Decisions", table(heads, rows, width=WIDTH - 2))
 
 
@@ -108,7 +108,8 @@ def run_story(run: dict[str, Any]) -> str:
         for step in run.get("steps") or []
     ]
     if rows:
-        lines.append(table(("AT", "STEP", "WITH", "STATE", "TRY", "RESULT"), rows, width=WIDTH - 2))
+        heads = ("AT", "STEP", "WITH", "STATE", "TRY", "RESULT")
+        lines.append(table(heads, rows, width=WIDTH - 2, limits={"WITH": _WITH}))
     lines += _timings(run.get("timings") or {})
     lines += _evidence(run.get("evidence") or {})
     return _indented(title, "\n".join(lines))

@@ -1,8 +1,10 @@
 """Answers of the API as text for people: aligned columns, local times, short durations."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from soulfra_monitor.durations import format_duration
@@ -12,30 +14,38 @@ _HOUR = 3600.0
 _STEP = 1024.0  # from one unit of size to the next
 _SUBJECT = 40  # characters of a subject in a table
 _MESSAGE = 120
-_ROOM = 30  # columns that the last one of a table has at least
+_ROOM = 20  # characters that the last column of a table has at least
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, width: int | None = None) -> str:
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    width: int | None = None,
+    limits: Mapping[str, int] = MappingProxyType({}),
+) -> str:
     """Align columns under their heads; None is shown as ``-``.
 
-    With a *width* the last column is wrapped, so that lines are no longer where the others leave it room.
+    Columns with a limit are folded to it, and with a *width* the last one to what the others leave.
     """
     lines = [list(heads), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    before = sum(widths[:-1]) + 2 * (len(heads) - 1)
+    widths = [min(found, limits.get(head, found)) for head, found in zip(heads, widths, strict=True)]
     if width is not None:
-        room = max(_ROOM, width - before)
-        lines = [part for line in lines for part in _wrapped_last(line, room)]
-        widths[-1] = room
+        widths[-1] = min(widths[-1], max(_ROOM, width - sum(widths[:-1]) - 2 * (len(heads) - 1)))
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(text.ljust(room) for text, room in zip(part, widths, strict=True)).rstrip()
         for line in lines
+        for part in _folded(line, widths)
     )
 
 
-def _wrapped_last(line: Sequence[str], room: int) -> list[list[str]]:
-    first, *rest = textwrap.wrap(line[-1], room, break_on_hyphens=False) or [""]
-    return [[*line[:-1], first], *([*("" for _ in line[:-1]), part] for part in rest)]
+def _folded(line: Sequence[str], widths: Sequence[int]) -> Iterable[Sequence[str]]:
+    cells = [
+        [text] if len(text) <= room else textwrap.wrap(text, room, break_on_hyphens=False)
+        for text, room in zip(line, widths, strict=True)
+    ]
+    return zip_longest(*cells, fillvalue="")
 
 
 def cell(value: object) -> str:
