@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from soulfra_monitor.events import BOUNDS, Batch, Calls, Declared
-from soulfra_monitor.redaction import redact
+from soulfra_monitor.redaction import FAILURES, redact
 
 SERVICES_LIMIT = 500
 METHODS_LIMIT = 200
@@ -119,6 +119,11 @@ class Telemetry(Collector):
         """Yield every metric, as Prometheus's client asks for it."""
         with self._lock:
             yield from (*self._of_calls(), *self._of_declared(), *self._of_senders())
+        yield CounterMetricFamily(
+            "soulfra_redaction_failures",
+            "Texts that could not be looked through for secrets and were left out whole.",
+            value=FAILURES.total(),
+        )
 
     def describe(self) -> Iterator[Metric]:
         """Yield nothing: what is exposed depends on what comes in."""

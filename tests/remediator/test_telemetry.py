@@ -4,12 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from remediator import telemetry
 from remediator.telemetry import REST, Telemetry
+from soulfra_monitor import redaction
 from soulfra_monitor.events import BOUNDS, Batch, Calls, Declared, Sender
 
 BUCKETS = (1, 2, *[0] * (len(BOUNDS) - 2), 4)
@@ -133,3 +135,10 @@ def test_both_formats_can_be_read() -> None:
     families = list(read(write(registry).decode()))
     assert len({family.name for family in families}) == len(families)
     assert generate_latest(registry)
+
+
+def test_a_redaction_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, registry = made()
+    monkeypatch.setitem(redaction.FAILURES, "RecursionError", 3)
+
+    assert value(registry, "soulfra_redaction_failures_total", {}) == 3
