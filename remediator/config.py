@@ -70,7 +70,7 @@ class Rate(Strict):
 
 
 class EventsSection(Strict):
-    """What is taken of applications: error events, calls, declared values, heartbeats."""
+    """What is taken of applications: error events, calls, declared values."""
 
     enabled: bool = True
     quiet: Duration = 300.0  # events that came no more for so long are over, if the service is healthy

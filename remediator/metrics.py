@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from remediator.run import Outcome
 from remediator.signals import Reason, Signal, Status, Verdict
 from soulfra_monitor import __version__
 from soulfra_monitor.problems import Severity
+
+disable_created_metrics()  # a series more for each counter, which nobody asks for
 
 TARGETS_LIMIT = 500
 """Services with counters of their own; those that nobody has configured come from outside."""

@@ -94,6 +94,9 @@ def errors() -> ResponseReturnValue:
         found = read_events(body, now=surroundings().tools.clock())
     except EventError as error:
         raise denied(HTTPStatus.BAD_REQUEST, str(error)) from error
+    if not _enabled():
+        detail = "errors of applications are not taken in"
+        return jsonify(accepted=0, errors=[], repeated=False, detail=detail)
     return jsonify(_take_batch(found) if isinstance(found, Batch) else _take_event(found))
 
 
@@ -173,8 +176,6 @@ def _json(data: bytes) -> Any:
 def _take_batch(batch: Batch) -> dict[str, Any]:
     """Take a batch once; what its process counted is added only the first time."""
     around = surroundings()
-    if not _enabled():
-        return {"accepted": 0, "errors": [], "detail": "events are not taken in"}
     receipt = _accept(batch.events, boot=batch.sender.boot, seq=batch.seq)
     if not receipt.repeated:
         around.telemetry.take(batch, around.tools.clock())

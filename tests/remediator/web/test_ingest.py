@@ -147,9 +147,11 @@ def test_a_disabled_intake_takes_nothing_and_says_so(
 ) -> None:
     world = make_world(start=False, remediator={"events": {"enabled": False}})
 
-    answer = client_of(world).post(ERRORS, json=batch())
+    for body in (batch(), ONE):
+        answer = client_of(world).post(ERRORS, json=body)
 
-    assert (answer.status_code, answer.json["accepted"]) == (200, 0)
+        assert (answer.status_code, answer.json["accepted"]) == (200, 0)
+        assert "not taken in" in answer.json["detail"]
     assert world.errors() == []
 
 
