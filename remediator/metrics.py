@@ -16,7 +16,7 @@ from remediator.signals import Reason, Signal, Status, Verdict
 from soulfra_monitor import __version__
 from soulfra_monitor.problems import Severity
 
-disable_created_metrics()  # a series more for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter
 
 TARGETS_LIMIT = 500
 """Services with counters of their own; those that nobody has configured come from outside."""
