@@ -13,10 +13,11 @@ import pwd
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remediator.actions import ActionContext, ActionError
 from remediator.places import entries_over
@@ -32,6 +33,9 @@ _NEW_FOLDER = 0o700
 _NEW_FILE = 0o600
 _PERMISSIONS = 0o7777
 _READ_WRITE = 0o6
+_TOLD_LATE = 10.0  # seconds that an event may come in after what it tells of
+
+_made: dict[Path, float] = {}  # when which declared folder was made here; at most one time for each
 
 
 def run(args: "FileArgs", context: ActionContext, timeout: float) -> str:  # noqa: ARG001 - takes no time
@@ -51,7 +55,7 @@ def run(args: "FileArgs", context: ActionContext, timeout: float) -> str:  # noq
             _prove(path, entry)
         except OSError as error:
             raise _cannot(path, error) from error
-    _check_inside(args.path, *entries[-1], str(context.summary.get("problem")))
+    _check_inside(args.path, *entries[-1], context.summary)
     return "; ".join(done) or f"{entries[-1][0]} is as declared"
 
 
@@ -120,6 +124,7 @@ def _make(parent: int, path: Path, entry: "OwnPath") -> list[str]:
     # FileExistsError: somebody was faster; the next try finds what they made.
     if entry.kind == "directory":
         os.mkdir(path.name, _NEW_FOLDER, dir_fd=parent)
+        _made[path] = time.time()
     else:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(path.name, flags, _NEW_FILE, dir_fd=parent))
@@ -192,15 +197,19 @@ def _prove(path: Path, entry: "OwnPath") -> None:
         raise ActionError(f"{path} is not as declared, though it was mended: somebody changes it")
 
 
-def _check_inside(wanted: str, path: Path, entry: "OwnPath", problem: str) -> None:
-    """Claim no mend of what lies inside a declared folder and is still wrong: it is not declared itself."""
+def _check_inside(wanted: str, path: Path, entry: "OwnPath", summary: Mapping[str, Any]) -> None:
+    """Claim no mend of what lies inside a declared folder and is still wrong: it is not declared itself.
+
+    A file is missing in a folder that was just made because the folder was: its program writes it next time.
+    """
     if Path(wanted) == path:
         return
+    problem = summary.get("problem")
     try:
         with _parent(Path(wanted)) as parent:
             found = os.stat(Path(wanted).name, dir_fd=parent, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
-        if problem == Problem.MISSING_FILE:
+        if problem == Problem.MISSING_FILE and not _just_made(path, summary.get("last_seen")):
             message = f"{wanted} is still missing; {path} is as declared, and what is in it is not"
             raise ActionError(message, permanent=True) from None
         return
@@ -209,6 +218,11 @@ def _check_inside(wanted: str, path: Path, entry: "OwnPath", problem: str) -> No
     if problem == Problem.PERMISSION_DENIED and entry.owner is not None and not _may(found, entry):
         message = f"{wanted} is not for {entry.owner} to use; {path} is as declared, and what is in it is not"
         raise ActionError(message, permanent=True)
+
+
+def _just_made(folder: Path, told_at: float | None) -> bool:
+    """Whether what was told then may tell of the time before the folder was made."""
+    return told_at is not None and _made.get(folder, 0.0) > told_at - _TOLD_LATE
 
 
 def _may(found: os.stat_result, entry: "OwnPath") -> bool:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -36,11 +37,16 @@ def as_root() -> None:
 def mend(bench: Any) -> Callable[..., str]:
     """Return a function that declares paths of a service and mends one as the error's path."""
 
-    def call(path: Path | str, *entries: dict[str, Any], problem: Problem = Problem.PERMISSION_DENIED) -> str:
+    def call(
+        path: Path | str,
+        *entries: dict[str, Any],
+        problem: Problem = Problem.PERMISSION_DENIED,
+        last_seen: float | None = None,
+    ) -> str:
         paths = tuple(OwnPath.model_validate(entry) for entry in entries)
         bench.services["shop"] = Service(paths=paths)
         context: ActionContext = bench.context()
-        context = replace(context, summary={**context.summary, "problem": problem})
+        context = replace(context, summary={**context.summary, "problem": problem, "last_seen": last_seen})
         return find_action("file")(FileArgs(service="shop", path=str(path)), context, 5.0)
 
     return call
@@ -201,6 +207,20 @@ def test_what_in_a_declared_folder_is_not_declared_is_not_claimed(
     assert "input.csv is still missing" in missing
     assert "is not for 65534 to use" in denied
     assert state(out / "mine") == (0o600, 0, 0)
+
+
+def test_files_that_were_missing_with_their_folder_are_for_the_program_to_write(
+    mend: Callable[..., str], tmp_path: Path
+) -> None:
+    out, now = tmp_path / "out", time.time()
+    entry = {"path": str(out), "create": True}
+
+    first = mend(out / "a.md", entry, problem=Problem.MISSING_FILE, last_seen=now)
+    second = mend(out / "b.md", entry, problem=Problem.MISSING_FILE, last_seen=now)
+    later = refused(mend, out / "a.md", entry, problem=Problem.MISSING_FILE, last_seen=now + 60)
+
+    assert (first, second) == (f"made {out}", f"{out} is as declared")
+    assert "a.md is still missing" in later
 
 
 def test_an_owner_that_is_not_there_is_refused(mend: Callable[..., str], tmp_path: Path) -> None:
