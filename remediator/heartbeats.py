@@ -23,18 +23,21 @@ class Pulse(StrEnum):
 
 
 def pulse_of(beat: Heartbeat, now: float) -> Pulse:
-    """Say how a job stands at *now*. Lateness counts from the last success: a failure is none."""
+    """Say how a job stands at *now*. Lateness counts from the last success: a failure is none.
+
+    What it said before it was expected counts for nothing.
+    """
     since = max(beat.since, beat.last_success or 0.0)
     if beat.period is not None and now > since + beat.period + (beat.grace or 0.0):
         return Pulse.MISSED
-    ended = max(beat.last_success or 0.0, beat.last_failure or 0.0)
-    if (beat.last_start or 0.0) > ended:
+    failed = max(since, beat.last_failure or 0.0)
+    if (beat.last_start or 0.0) > failed:
         return Pulse.RUNNING
-    if (beat.last_failure or 0.0) > (beat.last_success or 0.0):
+    if failed > since:
         return Pulse.FAILED
     if beat.period is not None and now > since + beat.period:
         return Pulse.LATE
-    return Pulse.UP if beat.last_success else Pulse.NEW
+    return Pulse.UP if (beat.last_success or -1.0) >= beat.since else Pulse.NEW
 
 
 _TIMES: Mapping[str, tuple[str, Callable[[Heartbeat], float | None]]] = {

@@ -170,8 +170,9 @@ class Judge:
         name = playbook.name if playbook else None
         first = self.record(error, "timer", answer, playbook=name).times == 1
         # A time that somebody held it back on purpose does not count towards calling people.
-        counted = error.held_since is not None and error.held_reason in _ESCALATING
-        held_since = error.held_since if counted and error.held_since is not None else now
+        both_count = error.held_reason in _ESCALATING and answer.reason in _ESCALATING
+        goes_on = both_count or error.held_reason is answer.reason
+        held_since = error.held_since if goes_on and error.held_since is not None else now
         # However long a limit holds: an end that nobody tells, and the moment to call people, are not missed.
         again = min(answer.until or now + WATCH, now + WATCH)
 

@@ -163,6 +163,8 @@ def _healthy(at: Situation) -> Answer | None:
 def _attempts_used(at: Situation) -> Answer | None:
     if at.by_person or at.playbook is None:
         return None
+    if at.error.refused is not None:
+        return _refuse(Reason.ATTEMPTS, f"refused for good, so it is not tried again: {at.error.refused}")
     allowed = attempts_allowed(at.playbook, at.settings)
     if at.error.attempts < allowed:
         return None

@@ -31,7 +31,12 @@ class Trigger(StrEnum):
     """What made a run begin."""
 
     ALERT = "alert"
+    EVENT = "event"  # an error that an application reported
     PERSON = "person"
+
+
+AUTOMATIC = (Trigger.ALERT, Trigger.EVENT)
+"""The triggers that need no person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

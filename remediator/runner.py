@@ -99,17 +99,19 @@ def execute(tools: Tools, run: Run, plan: Plan, *, attempts_left: int, seen: Map
     if tools.stopping.is_set():
         raise RunLeftError(run.id)
     progress = _Progress(run=run, seen=seen)
-    outcome, detail = Outcome.FAILED, "no attempt was left"
+    tried = _Tried(Outcome.FAILED, "no attempt was left")
     for index in range(run.rung, min(len(plan.rungs), run.rung + attempts_left)):
         if index > run.rung and (objection := _before_next(tools, run)) is not None:
-            outcome, detail = objection
+            tried = _Tried(*objection)
             break
-        outcome, detail = _try_rung(tools, progress, index, plan.rungs[index])
-        if outcome is not Outcome.FAILED:
+        tried = _try_rung(tools, progress, index, plan.rungs[index])
+        if tried.outcome is not Outcome.FAILED:
             break
-    if tools.stopping.is_set() and outcome is not Outcome.RECOVERED:
+    if tools.stopping.is_set() and tried.outcome is not Outcome.RECOVERED:
         raise RunLeftError(run.id)
-    return end(tools, progress.run, outcome, detail)
+    # The last rung is all that another run would try.
+    spent = tried.refused and progress.run.rung == len(plan.rungs) - 1
+    return end(tools, progress.run, tried.outcome, tried.detail, spent=spent)
 
 
 def _before_next(tools: Tools, run: Run) -> tuple[Outcome, str] | None:
@@ -159,13 +161,17 @@ def resume(tools: Tools, run: Run) -> tuple[Run, bool]:
     return end(tools, run, Outcome.INTERRUPTED, detail), False
 
 
-def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
-    """Write the end of a run and what it means for its error, free the lease, and say so."""
+def end(tools: Tools, run: Run, outcome: Outcome, detail: str, *, spent: bool = False) -> Run:
+    """Write the end of a run and what it means for its error, free the lease, and say so.
+
+    *spent*: its last rung was refused for good, so that no further run is worth trying.
+    """
     now = tools.clock()
     ended = replace(run, outcome=outcome, detail=redact(detail), ended_at=now)
     for _ in range(_WRITE_TRIES):
         error = tools.store.get_error(run.error_id) if run.error_id else None
-        if tools.store.end_run(ended, _after_run(error, ended, tools.settings) if error else None):
+        after = _after_run(error, ended, tools.settings, spent=spent) if error else None
+        if tools.store.end_run(ended, after):
             _tell_end(tools, ended, error)
             return ended
         current = tools.store.get_run(run.id)
@@ -174,7 +180,7 @@ def end(tools: Tools, run: Run, outcome: Outcome, detail: str) -> Run:
     raise RuntimeError(f"{run.id} could not be ended: its error is written too often by others")
 
 
-def _after_run(error: Error, run: Run, settings: Settings) -> Error:
+def _after_run(error: Error, run: Run, settings: Settings, *, spent: bool) -> Error:
     now = run.ended_at or run.started_at
     if run.outcome is Outcome.RECOVERED and not _is_proven(error, run):
         # The service is well, but only the end of its alert or events says that the problem is gone.
@@ -198,7 +204,9 @@ def _after_run(error: Error, run: Run, settings: Settings) -> Error:
         )
     wait = 0.0 if run.outcome is Outcome.INTERRUPTED else backoff_seconds(settings, error.attempts)
     # Looked at again at once: the backoff holds the next try back, not the call for people.
-    return replace(error, not_before=now + wait, check_at=now)
+    # What a person asked for says nothing about the playbook of the error.
+    refused = run.detail if spent and run.trigger is not Trigger.PERSON else error.refused
+    return replace(error, not_before=now + wait, check_at=now, refused=refused)
 
 
 def _is_proven(error: Error, run: Run) -> bool:
@@ -226,7 +234,16 @@ def _tell_end(tools: Tools, run: Run, error: Error | None) -> None:
     tools.feed("outcome", f"{told} [{run.id}{' ' + run.error_id if run.error_id else ''}]")
 
 
-def _try_rung(tools: Tools, progress: _Progress, index: int, rung: PlannedRung) -> tuple[Outcome, str]:
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What one rung came to."""
+
+    outcome: Outcome
+    detail: str
+    refused: bool = False  # for good: the same again would be refused again
+
+
+def _try_rung(tools: Tools, progress: _Progress, index: int, rung: PlannedRung) -> _Tried:
     progress.run = replace(progress.run, rung=index, rungs_tried=progress.run.rungs_tried + 1)
     _save(tools, progress)
     if progress.run.error_id and progress.run.trigger is not Trigger.PERSON:
@@ -238,13 +255,13 @@ def _try_rung(tools: Tools, progress: _Progress, index: int, rung: PlannedRung) 
         for step in rung.steps:
             _do_step(tools, progress, index, step)
     except ActionError as error:
-        return Outcome.FAILED, str(error)
+        return _Tried(Outcome.FAILED, str(error), error.permanent)
     progress.mark("acted", tools.clock())
     _save(tools, progress)
     proof = _verify(tools, progress.run.target, progress.run.error_id, rung.verify)
     if proof.outcome is Outcome.RECOVERED:
         progress.mark("verified", tools.clock())
-    return proof.outcome, proof.detail
+    return _Tried(proof.outcome, proof.detail)
 
 
 def _do_step(tools: Tools, progress: _Progress, rung: int, step: PlannedStep) -> None:
@@ -358,6 +375,7 @@ def _context(tools: Tools, progress: _Progress, step: PlannedStep) -> ActionCont
             "playbook": run.playbook,
             "problem": error.problem if error else None,
             "severity": error.severity if error else None,
+            "last_seen": error.last_seen if error else None,
         },
         withheld=tools.withheld,
         stop=tools.stopping,

@@ -12,7 +12,7 @@ from remediator.plan import Plan
 from remediator.playbook import Playbook
 from remediator.run import Outcome, Run, Trigger
 from remediator.runner import RunLeftError, Tools, end, execute, resume
-from remediator.signals import Error
+from remediator.signals import Error, is_event
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Running:
             id=f"R_{secrets.token_hex(6)}",
             target=error.target,
             playbook=playbook.name,
-            trigger=Trigger.PERSON if by else Trigger.ALERT,
+            trigger=_trigger(error, by),
             requested_by=by,
             error_id=error.id if stored else None,
             started_at=now,
@@ -182,3 +182,9 @@ class Running:
     def _count_failure(self, place: str, message: str, run: Run) -> None:
         self._tools.metrics.internal_errors.labels(place).inc()
         log.error(message, run.id, exc_info=True)  # noqa: LOG014 - called from handlers only
+
+
+def _trigger(error: Error, by: str | None) -> Trigger:
+    if by:
+        return Trigger.PERSON
+    return Trigger.EVENT if is_event(error.fingerprint) else Trigger.ALERT

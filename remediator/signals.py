@@ -109,7 +109,7 @@ class Reason(StrEnum):
     SHADOW = "shadow"
     TEMPLATE_ERROR = "template_error"
     WARMING_UP = "warming_up"
-    ATTEMPTS = "attempts"  # MAX_RECOVERY_ATTEMPTS are used up
+    ATTEMPTS = "attempts"  # MAX_RECOVERY_ATTEMPTS are used up, or what is left was refused for good
     RESOLVED = "resolved"  # the signal says that it is over
 
 
@@ -160,6 +160,7 @@ class Error:
     held_reason: Reason | None = None
     held_since: float | None = None
     not_before: float | None = None  # backoff: no further attempt before this
+    refused: str | None = None  # why its last run's last rung was refused, and would be again
     check_at: float | None = None  # when the engine looks at it; None: only a signal wakes it
     approved_by: str | None = None
     approved_until: float | None = None
@@ -318,6 +319,7 @@ def reopen(error: Error, now: float) -> Error:
         recovered_at=None,
         recovered_by=None,
         rejected_by=None,
+        refused=None,
         closed_at=None,
         relapses=error.relapses + 1,
         check_at=now,

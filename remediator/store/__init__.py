@@ -93,13 +93,14 @@ class Heartbeat:
     """What is known of a job that must report. Times in epoch seconds, our clock; None: never."""
 
     name: str
-    since: float  # when it was first expected or heard
+    since: float  # since when it is expected, or first heard when nobody expects it
     period: float | None = None  # seconds; None: nobody said how often it must report
     grace: float | None = None
     last_start: float | None = None
     last_success: float | None = None
     last_failure: float | None = None
     last_exit_code: int | None = None  # of the last success or failure that told one
+    expected: bool = True  # it is configured
 
 
 class Store(Protocol):
@@ -256,16 +257,17 @@ class Store(Protocol):
         """Return the pauses that hold now."""
 
     def expect_heartbeats(self, periods: Mapping[str, tuple[float, float]], at: float) -> None:
-        """Note the period and grace of each job, in seconds; one that is new is expected from *at* on."""
+        """Note which jobs are expected now, with period and grace in seconds.
+
+        One that was not expected until now is expected from *at* on; of those that are no longer, what they
+        said is kept.
+        """
 
     def beat(self, name: str, what: BeatKind, at: float, exit_code: int | None = None) -> Heartbeat:
         """Note what a job said; return what is now known of it. An earlier time changes nothing."""
 
     def heartbeats(self) -> list[Heartbeat]:
         """Return every job that was ever expected or heard, by name."""
-
-    def forget_heartbeat(self, name: str) -> bool:
-        """Forget a job; return whether it was known."""
 
     def add_health(self, minutes: Sequence[HealthMinute]) -> None:
         """Add these looks to what the minutes already have."""

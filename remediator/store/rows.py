@@ -90,7 +90,7 @@ MEMBERS = Rows(
     Member, {"status": Status, "labels": json.loads, "detail": json.loads}, documents=("labels", "detail")
 )
 PAST_RUNS = Rows(PastRun, {"outcome": Outcome, "plan": _plan}, documents=("plan",))
-HEARTBEATS: Rows[Heartbeat] = Rows(Heartbeat, {})
+HEARTBEATS: Rows[Heartbeat] = Rows(Heartbeat, {"expected": bool})
 STARTS: Rows[Start] = Rows(Start, {})
 PAUSES: Rows[Pause] = Rows(Pause, {})
 SUMMARIES = Rows(DailySummary, {"problem": Problem, "severity": Severity})

@@ -282,15 +282,23 @@ class SqliteStore:
 
     def expect_heartbeats(self, periods: Mapping[str, tuple[float, float]], at: float) -> None:
         with self._db.write() as connection:
+            known = connection.execute("SELECT name FROM heartbeats WHERE expected = 1").fetchall()
+            connection.executemany(
+                "UPDATE heartbeats SET expected = 0 WHERE name = ?",
+                [(name,) for (name,) in known if name not in periods],
+            )
             connection.executemany(
                 "INSERT INTO heartbeats (name, since, period, grace) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET period = excluded.period, grace = excluded.grace",
+                "ON CONFLICT (name) DO UPDATE SET period = excluded.period, grace = excluded.grace, "
+                "since = iif(expected, since, excluded.since), expected = 1",
                 [(name, at, period, grace) for name, (period, grace) in periods.items()],
             )
 
     def beat(self, name: str, what: BeatKind, at: float, exit_code: int | None = None) -> Heartbeat:
         with self._db.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO heartbeats (name, since) VALUES (?, ?)", (name, at))
+            connection.execute(
+                "INSERT OR IGNORE INTO heartbeats (name, since, expected) VALUES (?, ?, 0)", (name, at)
+            )
             told = connection.execute(
                 f"UPDATE heartbeats SET last_{what} = ? WHERE name = ? AND coalesce(last_{what}, 0.0) <= ?",  # noqa: S608
                 (at, name, at),
@@ -304,10 +312,6 @@ class SqliteStore:
 
     def heartbeats(self) -> list[Heartbeat]:
         return self._find(HEARTBEATS, "heartbeats", "ORDER BY name", [])
-
-    def forget_heartbeat(self, name: str) -> bool:
-        with self._db.write() as connection:
-            return connection.execute("DELETE FROM heartbeats WHERE name = ?", (name,)).rowcount == 1
 
     def add_health(self, minutes: Sequence[HealthMinute]) -> None:
         with self._db.write() as connection:

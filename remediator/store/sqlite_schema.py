@@ -206,4 +206,9 @@ CREATE TABLE heartbeats (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _EVENTS)
+_REFUSALS = """
+ALTER TABLE errors ADD COLUMN refused TEXT;
+ALTER TABLE heartbeats ADD COLUMN expected INTEGER NOT NULL DEFAULT 1;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _EVENTS, _REFUSALS)

@@ -1,6 +1,7 @@
 """What people, scripts and dashboards read."""
 
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -9,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from remediator import report
 from remediator.fixes import suggested
-from remediator.run import Outcome, Trigger
+from remediator.run import AUTOMATIC, Outcome
 from remediator.signals import ErrorState
 from remediator.store import ErrorQuery, RunQuery
 from remediator.verify import ExporterUnreachable
@@ -37,7 +38,7 @@ def health() -> ResponseReturnValue:
     """Return the health of every service and of the whole."""
     around = surroundings()
     store, now = around.tools.store, around.tools.clock()
-    automatic = RunQuery(since=now - _DAY, outcome=Outcome.RECOVERED, trigger=Trigger.ALERT)
+    recovered = RunQuery(since=now - _DAY, outcome=Outcome.RECOVERED)
     return jsonify(
         report.health(
             names=around.tools.services,
@@ -45,7 +46,7 @@ def health() -> ResponseReturnValue:
             open_errors=store.find_errors(ErrorQuery(open=True, limit=10_000)),
             uptime=store.uptime(int((now - _DAY) // 60)),
             recent_errors=sum(store.count_errors(ErrorQuery(since=now - _HOUR)).values()),
-            auto_recoveries=store.count_runs(automatic),
+            auto_recoveries=sum(store.count_runs(replace(recovered, trigger=one)) for one in AUTOMATIC),
             now=now,
             pauses=store.pauses(now),
             watchdog=around.tools.watchdog,

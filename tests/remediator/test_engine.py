@@ -525,6 +525,73 @@ def test_a_permanent_failure_is_not_tried_again_inside_its_rung(
     assert "there is no such program" in world.notifier.told[0].text
 
 
+def refuse(world: Any, action: str) -> None:
+    """Let an action be refused for good, and every other one repair."""
+
+    def act(name: str, service: str) -> str:
+        if name == action:
+            raise ActionError("there is no such program", permanent=True)
+        return str(world.repair(name, service))
+
+    world.on_action = act
+
+
+def test_what_was_refused_for_good_is_not_tried_again_and_a_person_is_called_once(
+    world: Any, until: Any
+) -> None:
+    refuse(world, "restart")
+    world.fail()
+    until(lambda: world.error().escalation_sent)
+    for _ in range(3):
+        world.pass_time(60)
+        world.settle()
+
+    (told,) = world.notifier.told
+    assert (len(world.done), len(world.runs())) == (1, 1)
+    assert (world.error().state, world.error().held_reason) == ("failed", "attempts")
+    assert "refused for good, so it is not tried again: there is no such program" in told.text
+
+
+def test_after_a_rung_that_was_refused_for_good_comes_the_next(
+    make_world: Any, write_playbook: Any, until: Any
+) -> None:
+    hook = {"hook": {"service": "{{ target }}", "hook": "reconnect_redis"}}
+    restart = {"restart": {"service": "{{ target }}"}}
+    world = make_world(playbooks=[write_playbook(rungs=[{"steps": [hook]}, {"steps": [restart]}])])
+    refuse(world, "hook")
+    world.fail()
+
+    until(lambda: world.error().state == "recovered")
+    assert (world.done, world.notifier.told) == ([("hook", "web"), ("restart", "web")], [])
+
+
+def test_a_person_who_is_refused_gives_no_error_up(world: Any, until: Any) -> None:
+    refuse(world, "hook")
+    world.engine._tools.store.add_pause(Pause(scope="web", reason="work", owner="ann", since=world.now()))
+    world.fail()
+    until(lambda: world.error().held_reason == "paused")
+
+    world.engine.request("reconnect_redis", "web", force=True, by="ann")
+    until(lambda: world.runs() and world.runs()[0].outcome == "failed")
+    world.store.end_pauses("web", world.now())
+    world.pass_time(10)
+
+    until(lambda: world.error().state == "recovered")
+    assert world.done == [("hook", "web"), ("restart", "web")]
+
+
+def test_it_is_told_since_when_an_error_is_held_for_one_reason(world: Any, until: Any) -> None:
+    world.fire(problem=Problem.DISK_FULL)
+    until(lambda: world.error().held_reason == "no_playbook")
+    since, look = world.error().held_since, world.error().check_at
+
+    world.pass_time(60)
+    until(lambda: world.error().check_at != look)
+    world.settle()
+
+    assert (world.error().held_reason, world.error().held_since) == ("no_playbook", since)
+
+
 # -- the remediator itself fails ----------------------------------------------------------------------
 
 

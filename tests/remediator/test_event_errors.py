@@ -460,16 +460,29 @@ def test_a_path_that_is_not_declared_is_left_alone_and_wakes_nobody(
     assert (world.runs(), world.notifier.told) == ([], [])
 
 
-def test_a_mend_that_does_not_help_ends_with_a_person(make_world: Any, until: Any, tmp_path: Path) -> None:
+def test_files_of_a_folder_that_is_missing_wake_nobody(make_world: Any, until: Any, tmp_path: Path) -> None:
+    world = with_paths(make_world, {"path": str(tmp_path / "out"), "mode": "0700", "create": True})
+
+    for name in "ab":
+        denied(world, tmp_path / "out" / f"{name}.md", Problem.MISSING_FILE)
+
+    until(lambda: [error.state for error in world.errors()] == ["recovered"] * 2, within=20)
+    assert [error.attempts for error in world.errors()] == [1, 1]
+    assert {run.trigger for run in world.runs()} == {"event"}
+    assert world.notifier.told == []
+
+
+def test_a_mend_that_does_not_help_ends_with_a_person_at_once(
+    make_world: Any, until: Any, tmp_path: Path
+) -> None:
     world = with_paths(make_world, {"path": str(tmp_path / "out"), "create": True})
     (tmp_path / "out").mkdir()
 
     denied(world, tmp_path / "out" / "input.csv", Problem.MISSING_FILE)
-    until(lambda: world.error().attempts == 1)
-    for _ in range(8):
-        world.pass_time(60)
-        world.settle()
 
-    until(lambda: world.error().state == "failed")
+    until(lambda: world.error().escalation_sent)
+    world.pass_time(60)
+    world.settle()
+    assert (world.error().state, world.error().attempts) == ("failed", 1)
     assert len([told for told in world.notifier.told if told.kind == "escalation"]) == 1
     assert list((tmp_path / "out").iterdir()) == []

@@ -1267,4 +1267,26 @@ def test_heartbeats_outlive_the_process(address: str, store: Store) -> None:
     store.beat("a", BeatKind.SUCCESS, 1.0)
 
     assert open_and(address, lambda own: [beat.name for beat in own.heartbeats()]) == ["a", "b"]
-    assert (store.forget_heartbeat("a"), store.forget_heartbeat("a")) == (True, False)
+
+
+def test_a_heartbeat_that_is_expected_anew_begins_anew_and_keeps_what_it_said(store: Store) -> None:
+    both = {"nightly": (60.0, 5.0), "loop": (10.0, 5.0)}
+    store.expect_heartbeats(both, 1000.0)
+    store.beat("nightly", BeatKind.SUCCESS, 1001.0)
+
+    store.expect_heartbeats({"loop": (10.0, 5.0)}, 2000.0)
+    _, gone = store.heartbeats()
+    store.expect_heartbeats(both, 3000.0)
+    loop, back = store.heartbeats()
+
+    assert (gone.expected, gone.since, gone.last_success) == (False, 1000.0, 1001.0)
+    assert (back.expected, back.since, back.last_success) == (True, 3000.0, 1001.0)
+    assert (loop.expected, loop.since) == (True, 1000.0)
+
+
+def test_a_job_that_is_only_heard_is_expected_from_when_it_is_configured(store: Store) -> None:
+    heard = store.beat("nightly", BeatKind.SUCCESS, 1000.0)
+    store.expect_heartbeats({"nightly": (60.0, 5.0)}, 2000.0)
+
+    (found,) = store.heartbeats()
+    assert (heard.expected, found.expected, found.since) == (False, True, 2000.0)

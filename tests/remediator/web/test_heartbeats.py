@@ -104,6 +104,10 @@ def test_a_job_that_is_configured_no_more_is_told_no_more(
         ({"last_success": 100.0, "last_start": 101.0, "last_failure": 103.0}, 105, Pulse.FAILED),
         ({"last_success": 104.0, "last_failure": 103.0}, 105, Pulse.UP),
         ({"last_success": 104.0, "period": None}, 10**9, Pulse.UP),
+        # Expected anew: what it said before counts for nothing.
+        ({"since": 200.0, "last_success": 104.0}, 205, Pulse.NEW),
+        ({"since": 200.0, "last_start": 105.0, "last_failure": 104.0}, 211, Pulse.LATE),
+        ({"since": 200.0, "last_success": 104.0}, 216, Pulse.MISSED),
     ],
 )
 def test_lateness_counts_from_the_last_success(beat: dict[str, Any], now: float, pulse: Pulse) -> None:
