@@ -1,5 +1,6 @@
 """Node, the oldest that is promised and the one that is installed, and the packages its tests need."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -21,13 +22,18 @@ def _missing(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """Install what the client's tests need, unless it is there."""
-    npm = shutil.which("npm")
+    """Install what the client's tests need, unless it is there; tests in two processes may ask at once."""
+    with (CLIENT / "package.json").open(encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return _installed(file.read())
+
+
+def _installed(wanted: str) -> Path:
     modules = CLIENT / "node_modules"
     stamp = modules / ".installed"
-    wanted = (CLIENT / "package.json").read_text(encoding="utf-8")
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return modules
+    npm = shutil.which("npm")
     if npm is None:
         _missing("npm is not installed (Debian: apt-get install nodejs npm)")
     command = [str(npm), "ci", "--no-audit", "--no-fund", "--loglevel=error"]
