@@ -35,10 +35,12 @@ from remediator.signals import (
     Status,
     Verdict,
     admit,
+    ended_by_run,
+    look_again,
     open_again,
     reopen,
 )
-from remediator.store import RunQuery, StoreError
+from remediator.store import Admit, RunQuery, StoreError
 from remediator.verify import verify
 from soulfra_monitor.events import Event
 from soulfra_monitor.problems import Problem
@@ -127,10 +129,11 @@ class Engine:
         """
         now = self._tools.clock()
         signals = [signal_of_event(event, now, self._rhythm) for event in events]
+        admit_all = self._admit_knowing(signals)
         if boot:
-            taken = self._store.accept_batch(boot, seq, signals, self._admit, at=now)
+            taken = self._store.accept_batch(boot, seq, signals, admit_all, at=now)
         else:
-            once = self._store.accept_once(signals, self._admit, at=now)
+            once = self._store.accept_once(signals, admit_all, at=now)
             taken = [admission for admission in once if admission is not None] or None
         if taken is None:
             return Receipt(repeated=bool(boot or events))
@@ -138,6 +141,18 @@ class Engine:
             self._rhythm.note(admission)
         self._tell_admissions(taken)
         return Receipt(repeated=False, admissions=tuple(taken))
+
+    def _admit_knowing(self, signals: Sequence[Signal]) -> Admit:
+        """Return how to admit these: deaths that our own repairs caused are no errors."""
+        runs = {signal.event_id: self._running.that_ended(signal) for signal in signals}
+
+        def admit_one(signal: Signal, latest: Error | None, member: Status | None, new_id: str) -> Admission:
+            run = runs.get(signal.event_id)
+            if run is not None:
+                return ended_by_run(signal, run.id, run.error_id)
+            return self._admit(signal, latest, member, new_id)
+
+        return admit_one
 
     def request(self, action: str, target: str, *, force: bool, by: str) -> Run:
         """Begin what a person asks for. Raises RefusalError with the reason when it is not begun."""
@@ -272,7 +287,8 @@ class Engine:
         if not error.escalation_sent:
             playbook = self._judge.playbook_for(error)
             escalate(self._tools, error, playbook, "it could not be repaired", give_up=True)
-        self._judge.set_check(error.id, self._tools.clock() + WATCH)
+        again = self._tools.clock() + WATCH
+        change_error(self._store, error.id, lambda old: look_again(old, error, again))
 
     def _reconsider(self, error: Error, health: Health) -> Error | None:
         """Decide what a late signal of a closed error means; return the error to go on with, if any."""
@@ -339,12 +355,13 @@ class Engine:
             )
             if old.state is ErrorState.FAILED:
                 return closed
-            if not known:  # its alert is over, but nothing of ours can prove a recovery
-                return replace(closed, state=ErrorState.FAILED)
+            if not known:
+                # Nothing of ours can prove a recovery, and it failed only where people were called.
+                return replace(closed, state=ErrorState.FAILED) if old.escalated_at else closed
             by = old.recovered_by or healer
             return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by=by)
 
-        how = "a fresh probe says healthy" if known else "the alert is over; nothing here can prove more"
+        how = "a fresh probe says healthy" if known else "all of it is over; nothing here can prove more"
         reason = Reason.ALREADY_HEALTHY if known else Reason.RESOLVED
         change_error(self._store, error.id, close)
         if missed:
@@ -376,6 +393,9 @@ class Engine:
         if admission.decision is not None:
             reason = admission.decision.reason or ""
             self._tools.metrics.decisions.labels(admission.decision.verdict, reason).inc()
+        if error is None and admission.decision is not None:
+            told = f"{signal.message}: {admission.decision.detail}"
+            self._tools.feed("event", f"{signal.target}: {told} [{admission.decision.run_id}]")
         if error is not None and admission.relapse:
             self._tools.metrics.relapses.inc()
             self._tools.feed("relapse", f"{error.target} {error.problem} is back [{error.id}]")

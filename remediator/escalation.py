@@ -6,7 +6,7 @@ from typing import Any
 from remediator.notify import Notification
 from remediator.playbook import Playbook
 from remediator.runner import Tools, change_error, take_evidence
-from remediator.signals import Error, ErrorState
+from remediator.signals import Error, ErrorState, look_again
 from remediator.store import RunQuery
 
 WATCH = 15.0
@@ -22,7 +22,7 @@ def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *,
 
     def mark(old: Error) -> Error:
         marked = replace(old, escalated_at=old.escalated_at or now)
-        return replace(marked, state=ErrorState.FAILED, check_at=now + WATCH) if give_up else marked
+        return look_again(replace(marked, state=ErrorState.FAILED), error, now + WATCH) if give_up else marked
 
     current = change_error(tools.store, error.id, mark)
     if current is None or current.escalation_sent:

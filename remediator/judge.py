@@ -19,7 +19,7 @@ from remediator.policy import Answer, Health, Situation, attempts_allowed, decid
 from remediator.run import Outcome, Run
 from remediator.runner import Tools, change_error
 from remediator.running import Running
-from remediator.signals import Decision, Error, Reason, Verdict, is_event
+from remediator.signals import Decision, Error, Reason, Verdict, is_event, look_again
 from remediator.store import ErrorQuery, RunQuery
 from soulfra_monitor.problems import Problem, Severity
 
@@ -177,10 +177,8 @@ class Judge:
         again = min(answer.until or now + WATCH, now + WATCH)
 
         def hold(old: Error) -> Error:
-            # Somebody may have asked for an earlier look meanwhile: an approval, the end of the alert.
-            asked = old.check_at if old.check_at != error.check_at else None
-            at = again if asked is None else min(again, asked)
-            return replace(old, held_reason=answer.reason, held_since=held_since, check_at=at)
+            held = replace(old, held_reason=answer.reason, held_since=held_since)
+            return look_again(held, error, again)  # sooner after an approval, or the end of the alert
 
         change_error(self._store, error.id, hold)
         if answer.reason is Reason.ATTEMPTS:

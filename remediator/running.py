@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from remediator.actions.stop import ENDED
 from remediator.plan import Plan
 from remediator.playbook import Playbook
 from remediator.run import Outcome, Run, Trigger
 from remediator.runner import RunLeftError, Tools, end, execute, resume
-from remediator.signals import Error, is_event
+from remediator.signals import Error, Signal, is_event
+from remediator.store import RunQuery
+from soulfra_monitor.events import Kind
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +98,21 @@ class Running:
             timings=timings,
             plan=plan.as_json(),
         )
+
+    def that_ended(self, signal: Signal) -> Run | None:
+        """Return the run that ended the process of whose death a service tells at its next start.
+
+        None for any other signal, and for a process that crashed or was ended by somebody else.
+        """
+        life = signal.detail.get("context")
+        if signal.labels.get("kind") != Kind.EXIT or not isinstance(life, Mapping) or life.get("crash"):
+            return None
+        pid, began = life.get("pid"), life.get("started")
+        if not isinstance(pid, int) or not isinstance(began, int | float):
+            return None
+        ended = ENDED.when(signal.target, pid, began)
+        runs = self._tools.store.find_runs(RunQuery(target=signal.target)) if ended is not None else []
+        return next((run for run in runs if ended is not None and run.started_at <= ended), None)
 
     def adopt_orphans(self) -> None:
         """Take over and settle every run that nobody works on: of an earlier life, or with its lease over."""

@@ -281,6 +281,21 @@ def admit(
     return Admission(signal=signal, error=open_error(signal, new_id), new=True)
 
 
+def ended_by_run(signal: Signal, run_id: str, error_id: str | None) -> Admission:
+    """Make what is told of a death that a run of ours caused a part of that run's story, and no error."""
+    decision = Decision(
+        at=signal.received_at,
+        error_id=error_id,
+        target=signal.target,
+        cause=signal.fingerprint,
+        verdict=Verdict.REFUSED,
+        reason=Reason.DUPLICATE,
+        detail="this process was ended by our own repair",
+        run_id=run_id,
+    )
+    return Admission(signal=signal, error=None, decision=decision)
+
+
 def _admit_late_alert(signal: Signal, latest: Error, member: Status | None) -> Admission:
     if member is Status.FIRING:
         # Its end has not been told yet, so this is the old alert still. What fires for longer than that
@@ -324,6 +339,12 @@ def reopen(error: Error, now: float) -> Error:
         relapses=error.relapses + 1,
         check_at=now,
     )
+
+
+def look_again(stored: Error, seen: Error, at: float) -> Error:
+    """Have *stored* looked at then, or sooner where somebody has asked for a look since *seen* was read."""
+    asked = stored.check_at if stored.check_at != seen.check_at else None
+    return replace(stored, check_at=at if asked is None else min(at, asked))
 
 
 def open_again(error: Error, new_id: str) -> Error:

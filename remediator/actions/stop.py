@@ -3,8 +3,10 @@
 import os
 import select
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +52,34 @@ class Seen:
         )
 
 
+class Ended:
+    """The processes that we ended, so that their deaths are known for our own. Thread-safe; bounded."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._lock = threading.Lock()
+        self._ended: deque[tuple[str, int, float, float]] = deque(maxlen=limit)
+
+    def add(self, name: str, processes: Iterable[psutil.Process], at: float) -> None:
+        """Remember processes of a service that were ended at *at*."""
+        with self._lock:
+            self._ended.extend((name, process.pid, process.create_time(), at) for process in processes)
+
+    def when(self, name: str, pid: int, alive_at: float) -> float | None:
+        """Return when we ended the process that had the pid when it was alive; None when we did not."""
+        with self._lock:
+            return next(
+                (
+                    at
+                    for whose, number, began, at in self._ended
+                    if (whose, number) == (name, pid) and began - START_TOLERANCE <= alive_at <= at
+                ),
+                None,
+            )
+
+
+ENDED = Ended()
+
+
 def stop(name: str, seen: Seen, grace: float, timeout: float) -> str:
     """End the process and whatever it started; return one line about it.
 
@@ -65,6 +95,7 @@ def stop(name: str, seen: Seen, grace: float, timeout: float) -> str:
         _refuse_other_child(name, process)
         offspring = _offspring(process)
         how = _end(process, handle, _patience(process, seen, grace, deadline), deadline)
+    ENDED.add(name, (process, *offspring), time.time())
     left = _kill_offspring(offspring, deadline)
     return f"{how}{f', {left} of its processes killed' if left else ''}"
 

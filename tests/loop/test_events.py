@@ -1,5 +1,6 @@
 """Errors that applications report, on real parts: one death is one restart, and files are mended at once."""
 
+import signal
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,17 +11,27 @@ import pytest
 from benchmarks.harness import DemoStack, demo_config, wait_until
 
 _SERVICE = "mobile-converter"
+_DEAF = "chat-analyzer"
+_IGNORES_SIGTERM = """
+import runpy, signal, sys
+_set = signal.signal
+signal.signal = lambda number, how: _set(number, signal.SIG_IGN if number == signal.SIGTERM else how)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
-    """Run the demo with one folder that may be mended."""
+    """Run the demo with one folder that may be mended, and one service that must be killed to end."""
     folder = tmp_path_factory.mktemp("events")
 
     def declare(config: dict[str, Any]) -> None:
         config["services"][_SERVICE]["paths"] = [
             {"path": str(folder / "out"), "mode": "0750", "create": True}
         ]
+        restart = config["services"][_DEAF]["restart"]
+        python, *program = restart["command"]
+        restart["command"] = [python, "-c", _IGNORES_SIGTERM, *program]
         config["demo"]["load"] = []
 
     config, _ = demo_config(declare)
@@ -107,3 +118,35 @@ def test_a_missing_folder_is_made_and_its_event_is_shown(stack: DemoStack) -> No
     detail = stack.api(f"errors/{error['id']}")["error"]
     assert detail["events"][0]["facts"]["path"] == str(out)
     assert detail["suggestedFix"]["knob"] == f"services.{_SERVICE}.paths"
+
+
+def test_a_hung_service_that_we_killed_ourselves_tells_of_no_second_failure(stack: DemoStack) -> None:
+    before = stack.pid(_DEAF)
+    at = stack.kill(_DEAF, signal.SIGSTOP)
+
+    def told() -> dict[str, Any] | None:
+        found = stack.api("decisions", since="1h")["decisions"]
+        return next(
+            (one for one in found if one["service"] == _DEAF and one["cause"].startswith("v1.")), None
+        )
+
+    decision = wait_until(f"the death is told\n{stack.output()}", told, 60)
+    run = stack.api(f"runs/{decision['run']}")
+    assert (decision["verdict"], decision["reason"]) == ("refused", "duplicate")
+    assert decision["error"] == run["error"]
+    assert any(f"{before} killed after" in step["result"] for step in run["steps"])
+    wait_until(
+        "every error is over", lambda: not any(error["open"] for error in stack.errors(_DEAF)), within=30
+    )
+    assert {error["type"] for error in stack.errors(_DEAF)} <= {"service_down", "service_timeout"}
+    assert stack.pid(_DEAF) != before
+    assert (
+        len(
+            [
+                one
+                for one in stack.api("runs", since="1h", service=_DEAF)["runs"]
+                if _seconds(one["startedAt"]) > at
+            ]
+        )
+        == 1
+    )

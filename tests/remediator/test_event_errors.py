@@ -4,10 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psutil
 import pytest
 
+from remediator.actions.stop import Ended
+from remediator.escalation import escalate
 from remediator.signals import Error, ErrorState, Signal, Source, Status
+from soulfra_monitor.events import Event, Kind
 from soulfra_monitor.problems import Problem, Severity
 
 PRINT = "v1.0123456789abcdef"
@@ -216,14 +221,42 @@ def test_the_end_of_events_is_not_asked_of_alertmanager(world: Any, monkeypatch:
     assert world.store.members(world.error().id) == {PRINT: Status.FIRING}
 
 
-def test_the_silence_of_an_unknown_service_ends_it_unproven(world: Any, until: Any) -> None:
-    send(world, "elsewhere")
+@pytest.mark.parametrize(
+    ("severity", "state"),
+    [(Severity.MEDIUM, ErrorState.PENDING), (Severity.CRITICAL, ErrorState.FAILED)],
+    ids=["nobody was called", "people were called"],
+)
+def test_the_silence_of_an_unknown_service_ends_it_without_a_recovery(
+    world: Any, until: Any, severity: Severity, state: ErrorState
+) -> None:
+    send(world, "elsewhere", severity=severity)
     until(lambda: world.error("elsewhere").held_reason is not None)
+    world.settle()
     world.pass_time(QUIET)
     world.chores.end_quiet_events()
 
     until(lambda: not world.error("elsewhere").open)
-    assert world.error("elsewhere").state is ErrorState.FAILED
+    ended = world.error("elsewhere")
+    assert (ended.state, ended.recovered_at, ended.attempts) == (state, None, 0)
+    assert ended.closed_at is not None
+
+
+@pytest.mark.parametrize("by", ["escalate", "watch"])
+def test_a_look_that_is_asked_for_meanwhile_is_not_put_off(make_world: Any, by: str) -> None:
+    world = make_world(start=False)
+    send(world)
+    seen = replace(world.error(), escalation_sent=True)
+    world.offset += 5
+    send(world, status=Status.RESOLVED)
+    asked = world.error().check_at
+
+    if by == "escalate":
+        escalate(world.tools, seen, None, "it could not be repaired", give_up=True)
+    else:
+        world.engine._watch_failed(seen)
+
+    assert asked > seen.check_at
+    assert world.error().check_at == asked
 
 
 def test_an_event_soon_after_the_recovery_is_a_relapse_and_later_a_new_error(world: Any, until: Any) -> None:
@@ -342,6 +375,63 @@ def test_a_child_that_failed_is_not_disproved_by_its_healthy_parent(shipped: Any
     until(lambda: shipped.error().held_reason is not None)
 
     assert (shipped.error().open, shipped.error().held_reason, shipped.done) == (True, "no_playbook", [])
+
+
+def death(pid: int, started: float, crash: str = "") -> Event:
+    """Make what a service tells at its start of an earlier process of its own."""
+    return Event(
+        id=uuid4().hex,
+        at=started,
+        kind=Kind.EXIT,
+        service="web",
+        message="an earlier process ended without saying goodbye: killed, or left by os._exit",
+        context={"pid": pid, "started": started, "crash": crash},
+    )
+
+
+def test_a_death_by_our_own_hand_is_a_part_of_that_run_and_no_error(
+    make_world: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, process = Ended(), psutil.Process()
+    monkeypatch.setattr("remediator.running.ENDED", ended)
+    world = make_world(playbooks=["shipped"])
+
+    def restart(_: str, service: str) -> str:
+        ended.add(service, [process], world.now())
+        return str(world.repair("restart", service))
+
+    world.on_action = restart
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+    (run,) = world.runs()
+
+    receipt = world.engine.accept_events([death(process.pid, process.create_time() + 0.5)])
+    world.settle()
+
+    (admission,) = receipt.admissions
+    assert admission.error is None
+    (kept,) = [one for one in world.store.decisions(error_id=run.error_id) if one.reason == "duplicate"]
+    assert (kept.run_id, kept.cause) == (run.id, admission.signal.fingerprint)
+    assert set(problems(world)) == {"service_down"}
+    assert any(run.id in text and "ended by our own repair" in text for _, text in world.lines)
+
+
+@pytest.mark.parametrize("other", [{"pid": 1}, {"started": 0.0}, {"crash": "Fatal Python error: Aborted"}])
+def test_the_death_of_another_process_or_by_a_crash_is_an_error(
+    make_world: Any, until: Any, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    ended, process = Ended(), psutil.Process()
+    monkeypatch.setattr("remediator.running.ENDED", ended)
+    world = make_world(playbooks=["shipped"])
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+    ended.add("web", [process], world.now())
+
+    world.engine.accept_events(
+        [death(**{"pid": process.pid, "started": process.create_time() + 0.5, **other})]
+    )
+
+    until(lambda: "process_died" in problems(world))
 
 
 # -- what hangs, leaks and runs out -----------------------------------------------------------------

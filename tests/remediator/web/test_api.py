@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from remediator.signals import ErrorState
+from remediator.signals import ErrorState, Source
 from remediator.store import HealthMinute
 from soulfra_monitor.problems import Problem, Severity
 
@@ -164,6 +164,24 @@ def test_the_health_of_everything(world: Any, client_of: Any, until: Any) -> Non
         "uptime": None,
     }
     assert (view["recentErrors"], view["autoRecoveries"], view["uptime"]) == (1, 1, "75.0%")
+
+
+def test_a_repair_that_an_event_asked_for_is_one_without_a_person(
+    make_world: Any, client_of: Any, until: Any
+) -> None:
+    world = make_world(playbooks=["shipped"])
+    world.exporter.set("web", up=False)
+    world.fire(
+        source=Source.EVENT,
+        fingerprint="v1.0123456789abcdef",
+        problem=Problem.PROCESS_DIED,
+        labels={"kind": "exit", "origin": "event"},
+    )
+    until(lambda: world.error().state == "recovered")
+
+    client = client_of(world)
+    assert [run["trigger"] for run in client.get("/api/monitoring/runs").json["runs"]] == ["event"]
+    assert client.get("/api/monitoring/health").json["autoRecoveries"] == 1
 
 
 def test_health_is_never_healthy_while_the_exporter_is_away(idle_world: Any, client: Any) -> None:
