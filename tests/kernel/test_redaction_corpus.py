@@ -97,6 +97,15 @@ BY_SHAPE: dict[str, Callable[[], str]] = {
     "databricks": lambda: "da" + "pi" + _some(32, HEX),
     "shopify": lambda: "shp" + "at_" + _some(32, HEX),
     "mailgun": lambda: "ke" + "y-" + _some(32, HEX),
+    "stripe restricted": lambda: "rk" + "_live_" + _some(24),
+    "slack app": lambda: "xa" + "pp-1-" + _some(30),
+    "google access": lambda: "ya" + "29." + _some(40),
+    "square": lambda: "sq" + "0csp-" + _some(40),
+    "new relic": lambda: "NR" + "AK-" + _some(27, string.ascii_uppercase + string.digits),
+    "linear": lambda: "lin" + "_api_" + _some(40),
+    "doppler": lambda: "d" + "p.st." + _some(40),
+    "atlassian": lambda: "ATA" + "TT3" + _some(40),
+    "age": lambda: "AGE-SEC" + "RET-KEY-1" + _some(58, string.ascii_uppercase + string.digits),
     "bearer": lambda: f"Bearer {_some(24)}",
     "basic": lambda: "Basic " + base64.b64encode(f"bob:{_some(20)}".encode()).decode(),
     "password in an address": lambda: f"redis://:{_some(12)}@cache:6379/0",
@@ -115,9 +124,11 @@ BY_SHAPE: dict[str, Callable[[], str]] = {
     "option": lambda: f"serve --db-password {_some(12)} --port 80",
     "mysql": lambda: f"mysqldump -h db -p{_some(12)} shop",
     "redis auth": lambda: f"command: AUTH default {_some(12)}",
+    "redis auth as a list": lambda: f"['AUTH', 'default', '{_some(12)}']",
     "redis set": lambda: f"SET session:token:17 {_some(12)} EX 60",
     "redis config": lambda: f"CONFIG SET requirepass {_some(12)}",
     "sentence": lambda: f"the password is {_some(12)}",
+    "key of two words": lambda: f"Api key: {_some(20)}",
     "cookie": lambda: f"Cookie: a={_some(8)}; theme=dark; sid={_some(20)}",
     "authorization": lambda: f"Authorization: Digest username=x, response={_some(32, HEX)}",
     "repr": lambda: f"User(name='x', password='{_some(12)}', age=3)",
@@ -187,6 +198,12 @@ def _event(place: str, value: Any) -> Event:
         )
         return dataclasses.replace(event, raised=raised)
     return dataclasses.replace(event, **{place: value})
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_every_shape_has_a_sample(shape: Shape) -> None:
+    """A new one belongs in BY_SHAPE, so that it is tried in every carrier."""
+    assert any(shape.pattern.search(make()) for make in BY_SHAPE.values() for _ in range(3))
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
