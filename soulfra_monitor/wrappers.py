@@ -8,6 +8,7 @@ prefix that keeps our names apart from the parameters'.
 import functools
 import types
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import (
@@ -19,13 +20,14 @@ from inspect import (
     CO_VARKEYWORDS,
 )
 from keyword import iskeyword
+from math import inf
 from textwrap import indent
 from time import perf_counter
 from typing import Any
 
 from soulfra_monitor import cells
 from soulfra_monitor.cells import Cell, Failed, Method
-from soulfra_monitor.events import Kind
+from soulfra_monitor.events import BOUNDS, Kind
 
 Function = types.FunctionType
 Watched = Callable[..., Any]
@@ -76,11 +78,15 @@ except ~ValueError:
     pass
 """
 
+# What lasts longer is counted here too, as ``Cell.add`` would: most asynchronous calls do, and calling costs.
 _COUNT = """
 ~took = ~clock() - ~started
 if ~took <= ~quick:
     ~cell.seconds += ~took
     ~cell.quick += 1
+elif ~took <= ~slow:
+    ~cell.seconds += ~took
+    ~cell.rest[~bucket(~bounds, ~took)] += 1
 else:
     ~long(~cell, ~took)
 """
@@ -313,7 +319,8 @@ def _build(
     template: str, signature: _Signature, method: Method, original: Callable[..., Any], *, judge: bool
 ) -> Function:
     make = _factory(template, signature, judge)
-    wrapper: Function = make(original, method, method.quick, method.failed, _Later(method), None)
+    slow = inf if method.slow is None else method.slow
+    wrapper: Function = make(original, method, method.quick, slow, method.failed, _Later(method), None)
     _wrappers[wrapper] = method
     return wrapper
 
@@ -326,7 +333,9 @@ def _factory(template: str, signature: _Signature, judge: bool) -> Callable[...,
         part = parts.get(line.strip())
         lines.append(line if part is None else indent(part, line[: len(line) - len(line.lstrip())]))
     watched = indent("\n".join(lines), "    ")
-    source = f"def make(~original, ~method, ~quick, ~failed, ~later, ~last):\n{watched}\n    return watched"
+    source = (
+        f"def make(~original, ~method, ~quick, ~slow, ~failed, ~later, ~last):\n{watched}\n    return watched"
+    )
     source = source.replace("~parameters", signature.parameters).replace("~arguments", signature.arguments)
     space: dict[str, Any] = dict(_NAMES)
     exec(compile(source.replace("~", _PREFIX), _FILE, "exec"), space)  # noqa: S102 - our template, and names of parameters
@@ -495,6 +504,8 @@ _NAMES = {
             "plain": _plain,
             "is_plain": _is_plain,
             "own": _own,
+            "bounds": BOUNDS,
+            "bucket": bisect_left,
             "long": _long,
             "raised": _raised,
             "returned": _returned,

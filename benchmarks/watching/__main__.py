@@ -46,17 +46,22 @@ def _calls(rounds: int) -> dict[str, Any]:
     calls.measure(found, rounds)
     print("## A call")
     print(f"(processor time, medians of {rounds} interleaved rounds, Python {sys.version.split()[0]})\n")
-    print("| call | ns | added ns | times plain |\n| --- | --- | --- | --- |")
+    print("| call | ns | quartiles | added ns | times plain |\n| --- | --- | --- | --- | --- |")
     result = {}
     for variant in found:
         plain = next(each for each in found if each.asynchronous is variant.asynchronous)
         result[variant.name] = {
             "ns": variant.median,
+            "quartiles": variant.spread,
             "added": variant.median - plain.median,
             "ratio": variant.median / plain.median,
         }
         line = result[variant.name]
-        print(f"| {variant.name} | {line['ns']:.0f} | {line['added']:.0f} | {line['ratio']:.1f} |")
+        low, high = variant.spread
+        print(
+            f"| {variant.name} | {line['ns']:.0f} | {low:.0f} to {high:.0f} | {line['added']:.0f}"
+            f" | {line['ratio']:.1f} |"
+        )
     for reason in missing:
         print(f"\n{reason}: not measured")
     print()
@@ -65,24 +70,26 @@ def _calls(rounds: int) -> dict[str, Any]:
 
 def _applications(launches: int, rounds: int, requests: int) -> dict[str, Any]:
     print("## A request with four watched calls")
-    print(f"(processor time, medians of {launches} x {rounds} interleaved rounds of {requests} requests)\n")
+    print(
+        f"(processor time, medians of {launches} x {rounds} interleaved rounds of {requests} requests;"
+        " in brackets the quartiles of what the rounds say)\n"
+    )
     print("| application | plain µs | calls watched | whole library |\n| --- | --- | --- | --- |")
     result: dict[str, Any] = {"launches": launches, "rounds": rounds, "requests": requests}
     for kind in applications.KINDS:
         found = applications.measure(kind, launches, rounds, requests)
-        result[kind] = {
-            mode: {
-                "microseconds": statistics.median(each),
-                "more": applications.more(found["plain"], each),
+        plain = statistics.median(found["plain"])
+        result[kind] = {"plain": {"microseconds": plain}}
+        shown = []
+        for mode in ("watched", "library"):
+            low, more, high = applications.more(found["plain"], found[mode])
+            result[kind][mode] = {
+                "microseconds": statistics.median(found[mode]),
+                "more": more,
+                "quartiles": (low, high),
             }
-            for mode, each in found.items()
-        }
-        lines = result[kind]
-        print(
-            f"| {kind} | {lines['plain']['microseconds']:.0f} | {lines['watched']['more']:+.1%}"
-            f" | {lines['library']['more']:+.1%} |",
-            flush=True,
-        )
+            shown.append(f"{more:+.1%} ({low:+.1%} to {high:+.1%})")
+        print(f"| {kind} | {plain:.0f} | {' | '.join(shown)} |", flush=True)
     print()
     return result
 

@@ -49,6 +49,12 @@ class Variant:
         """Processor time of one call."""
         return statistics.median(self.nanoseconds)
 
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The quartiles below and above the median."""
+        low, _, high = statistics.quantiles(self.nanoseconds, n=4)
+        return low, high
+
 
 def variants() -> tuple[list[Variant], list[str]]:
     """Return what can be measured here, and what cannot, with the reason."""
