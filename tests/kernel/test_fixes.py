@@ -463,18 +463,6 @@ def threads_growing(_: Path) -> Event:
     return event(Kind.THREADS, "threads: 900 of 1000", value=900, limit=1000)
 
 
-def loop_blocked(_: Path) -> Event:
-    return event(Kind.LOOP_BLOCKED, "the event loop stood still for 3 s", seconds=3.0)
-
-
-def call_hung(_: Path) -> Event:
-    return event(Kind.HUNG, "Cart.pay has not come back for 60 s", method="Cart.pay", seconds=60.0)
-
-
-def call_slow(_: Path) -> Event:
-    return event(Kind.SLOW, "Cart.pay took 7 s", method="Cart.pay", seconds=7.0, limit=5.0)
-
-
 def rejection(_: Path) -> Event:
     done = subprocess.run(
         [need("node"), "-e", "Promise.reject(new RangeError('planted'))"],
@@ -515,7 +503,7 @@ HERE = {
         certificate_untrusted, certificate_name, certificate_expired, quota, answered_badly, dependency,
         no_module, none_attribute, no_json, no_utf8, recursion, changed_while_read, loop_closed,
         queue_stuck, state_inconsistent, memory_leak,
-        threads_growing, loop_blocked, call_hung, call_slow, rejection, heap_limit,
+        threads_growing, rejection, heap_limit,
     )
 }  # fmt: skip
 
@@ -610,7 +598,29 @@ def test_an_error_of_redis_has_its_fix(name: str, server: Server, tmp_path: Path
 
 # -- unchanged programs, watched ---------------------------------------------------------------------
 
+_SLOW_CALL = """
+        import time
+        from soulfra_monitor import ErrorMonitor
+        class Cart:
+            def pay(self): time.sleep(2)
+        with ErrorMonitor(service="shop") as monitor:
+            monitor.add_service("shop", Cart(), timeout=0.3).pay()
+            time.sleep(1)
+        """
+
 PROGRAMS = {
+    "call_hung": (Kind.HUNG, _SLOW_CALL),
+    "call_slow": (Kind.SLOW, _SLOW_CALL),  # it comes back after all
+    "loop_blocked": (
+        Kind.LOOP_BLOCKED,
+        """
+        import asyncio, time
+        async def main():
+            await asyncio.sleep(1)
+            time.sleep(2)
+        asyncio.run(main())
+        """,
+    ),
     "never_awaited": (
         Kind.NEVER_AWAITED,
         """
@@ -775,8 +785,9 @@ def test_an_error_of_a_watched_program_has_its_fix(name: str, collector: Collect
     (tmp_path / "app.py").write_text(dedent(code))
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SOULFRA", "PYTHON"))}
     paths = {"PYTHONPATH": str(ROOT), "SOULFRA_SPOOL": str(tmp_path / "spool")}
+    runner = [] if code is _SLOW_CALL else ["-m", "soulfra_monitor"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "soulfra_monitor", str(tmp_path / "app.py")],
+        [sys.executable, *runner, str(tmp_path / "app.py")],
         env={**kept, **paths, "SOULFRA_URL": collector.url, "SOULFRA_SERVICE": "shop"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
