@@ -197,9 +197,9 @@ class DemoStack:
         requests.post(address, json={"mode": mode}, timeout=5).raise_for_status()
         return time.time()
 
-    def errors(self, service: str) -> list[dict[str, Any]]:
-        """Return the errors of a service, newest first."""
-        found: list[dict[str, Any]] = self.api("errors", since="1h", service=service)["errors"]
+    def errors(self, service: str, **only: str) -> list[dict[str, Any]]:
+        """Return the errors of a service, newest first; *only* filters, as ``type`` does."""
+        found: list[dict[str, Any]] = self.api("errors", since="1h", service=service, **only)["errors"]
         return found
 
     def answers(self, service: str) -> bool:

@@ -84,11 +84,19 @@ def _runs(stack: DemoStack) -> list[dict[str, Any]]:
     return found
 
 
+def _outages(stack: DemoStack) -> list[dict[str, Any]]:
+    return stack.errors("mobile-converter", type="service_down")
+
+
 def test_two_alertmanagers_and_prometheus_tell_of_one_failure_and_it_is_repaired_once(
     stack: DemoStack, second: str
 ) -> None:
     stack.kill("mobile-converter")
-    wait_until("recovered", lambda: any(error["recovered"] for error in stack.errors("mobile-converter")), 20)
+    wait_until(
+        "recovered",
+        lambda: any(error["recovered"] for error in _outages(stack)),
+        20,
+    )
     now = datetime.now(UTC)
 
     for address in (stack.url("alertmanager"), second):
@@ -101,17 +109,17 @@ def test_two_alertmanagers_and_prometheus_tell_of_one_failure_and_it_is_repaired
     time.sleep(8)  # re-sends and flushes of both; nothing may come of them
 
     assert len(_runs(stack)) == 1
-    assert len(stack.errors("mobile-converter")) == 1
-    assert stack.errors("mobile-converter")[0]["recovered"] is True
+    assert len(_outages(stack)) == 1
+    assert _outages(stack)[0]["recovered"] is True
 
 
 def _fingerprints(stack: DemoStack) -> int:
-    error = stack.errors("mobile-converter")[0]
+    error = _outages(stack)[0]
     return len(stack.api(f"errors/{error['id']}")["signals"])
 
 
 def test_every_signal_has_its_decision(stack: DemoStack) -> None:
-    error = stack.errors("mobile-converter")[0]
+    error = _outages(stack)[0]
 
     story = stack.api(f"errors/{error['id']}")
 
