@@ -120,6 +120,18 @@ def test_a_missing_folder_is_made_and_its_event_is_shown(stack: DemoStack) -> No
     assert detail["suggestedFix"]["knob"] == f"services.{_SERVICE}.paths"
 
 
+def test_a_file_that_was_missing_with_its_folder_is_the_programs_to_write(stack: DemoStack) -> None:
+    out = stack.folder / "out"
+    at = time.time()
+    out.rmdir()
+
+    _report(stack, kind="file", facts={"errno": 2, "path": str(out / "a.md")})
+
+    error = _recovered(stack, "missing_file", at, within=15)
+    assert (error["subject"], error["attempts"], error["escalatedAt"]) == (str(out / "a.md"), 1, None)
+    assert list(out.iterdir()) == []
+
+
 def test_a_hung_service_that_we_killed_ourselves_tells_of_no_second_failure(stack: DemoStack) -> None:
     before = stack.pid(_DEAF)
     at = stack.kill(_DEAF, signal.SIGSTOP)
@@ -131,7 +143,13 @@ def test_a_hung_service_that_we_killed_ourselves_tells_of_no_second_failure(stac
         )
 
     decision = wait_until(f"the death is told\n{stack.output()}", told, 60)
-    run = stack.api(f"runs/{decision['run']}")
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = stack.api(f"runs/{decision['run']}")
+        return found if found["endedAt"] else None
+
+    run = wait_until("the run has ended", ended, 30)
+    assert run["outcome"] == "recovered"
     assert (decision["verdict"], decision["reason"]) == ("refused", "duplicate")
     assert decision["error"] == run["error"]
     assert any(f"{before} killed after" in step["result"] for step in run["steps"])
