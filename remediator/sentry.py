@@ -275,7 +275,7 @@ def _fingerprint(value: Any) -> str:
 def _moment(value: Any) -> float | None:
     """Return epoch seconds, from a number or ISO 8601, which means UTC where it does not say."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return value  # read_event looks whether it can be a time
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

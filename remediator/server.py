@@ -115,7 +115,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
     periods = {name: (beat.period, beat.grace) for name, beat in config.heartbeats.items()}
     tools.store.expect_heartbeats(periods, tools.clock())
     HeartbeatCollector(metrics.registry, list(periods), tools.store.heartbeats)
-    telemetry = Telemetry(metrics.registry)
+    telemetry = Telemetry(metrics.registry, config.services)
     around = Surroundings(loaded=loaded, engine=engine, tools=tools, telemetry=telemetry, secrets=holders)
     return around, chores
 

@@ -48,6 +48,9 @@ ITEMS_LIMIT = 2000
 """Values of any kind read of one context or system."""
 
 COUNT_LIMIT = 10**12
+ALIKE_LIMIT = 10**9
+"""Alike errors that one event may stand for: a storm of hours. More is no count but a mistake."""
+
 LATEST = 32_503_680_000.0  # the year 3000: what is later is in milliseconds
 LARGEST = 2**63 - 1
 CUT = "…"
@@ -90,7 +93,7 @@ def read_event(value: Any, *, now: float, place: str = "event") -> Event:
         message=message,
         raised=raised,
         handled=read.flag("handled"),
-        count=read.count("count", least=1, default=1),
+        count=min(ALIKE_LIMIT, read.count("count", least=1, default=1)),
         facts=_facts(read),
         context=read.json("context"),
         system=read.json("system"),
@@ -387,6 +390,8 @@ def _declared(read: _Reader) -> Declared:
     value = read.number("value")
     if value is None:
         raise EventError(f"{read.at('value')}: is missing; give a number")
+    if read.flag("counter") and value < 0:
+        raise EventError(f"{read.at('value')}: must not be negative; a counter only grows")
     return Declared(
         service=read.name("service"),
         name=read.name("name"),

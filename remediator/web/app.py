@@ -19,6 +19,8 @@ from remediator.web.access import Gate, Holder
 
 log = logging.getLogger(__name__)
 
+_TRY_AGAIN = "5"  # seconds
+
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes. Alertmanager has been seen to post more than 10,000 alerts at once, and repeats what is refused."""
 
@@ -74,7 +76,8 @@ def _tell_refusal(error: RefusalError) -> ResponseReturnValue:
 
 def _tell_store(error: StoreError) -> ResponseReturnValue:
     log.error("the store failed: %s", error)
-    return jsonify(error="the store cannot do this now; try again"), HTTPStatus.SERVICE_UNAVAILABLE
+    answer = jsonify(error="the store cannot do this now; try again")
+    return answer, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": _TRY_AGAIN}
 
 
 def _tell_bug(error: Exception, tools: Tools) -> ResponseReturnValue:

@@ -6,13 +6,15 @@ again. Nothing is executed inside the request.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from math import ceil
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
 
 from remediator.config import EventsSection
 from remediator.engine import Receipt
@@ -28,6 +30,9 @@ blueprint = Blueprint("ingest", __name__)
 
 _SENTRY = "sentry_key"
 
+BYTES_OF_A_POST = 4096
+"""Unpacked bytes that count as one more post."""
+
 
 class Limits:
     """How often one address may post, and how many events of one service are taken."""
@@ -38,12 +43,25 @@ class Limits:
 
     def admit(self, rates: Rates, name: str, amount: int) -> None:
         """Take *amount* for *name*. Raises 429 (as HTTPException), with when to come again."""
-        now = time.monotonic()
-        wait = rates.take(name, amount, now)
+        wait = rates.take(name, amount, time.monotonic())
         if wait:
-            error = denied(HTTPStatus.TOO_MANY_REQUESTS, f"too much of {name} at once; come again later")
-            error.response = _wait(str(error.description), ceil(wait), rates.burst)
-            raise error
+            raise _too_much(name, wait, rates)
+
+    def admit_events(self, amounts: Mapping[str, int]) -> None:
+        """Take so many events of each service, or of none. Raises as ``admit`` does."""
+        now = time.monotonic()
+        for name, amount in amounts.items():
+            missing = min(amount, self.per_service.burst) - self.per_service.left(name, now)
+            if missing > 0:
+                raise _too_much(name, missing / self.per_service.per_second, self.per_service)
+        for name, amount in amounts.items():
+            self.admit(self.per_service, name, amount)
+
+
+def _too_much(name: str, wait: float, rates: Rates) -> HTTPException:
+    error = denied(HTTPStatus.TOO_MANY_REQUESTS, f"too much of {name} at once; come again later")
+    error.response = _wait(str(error.description), ceil(wait), rates.burst)
+    return error
 
 
 def limits_of(section: EventsSection) -> Limits:
@@ -72,7 +90,7 @@ def _may_post() -> None:
     presented = read_auth(request.headers.get("X-Sentry-Auth", "")) or request.args.get(_SENTRY, "")
     gate().check("ingest", presented=presented or None)
     limits = _limits()
-    limits.admit(limits.per_sender, f"the address {request.remote_addr}", 1)
+    limits.admit(limits.per_sender, _sender(), 1)
 
 
 @blueprint.after_request
@@ -109,7 +127,7 @@ def envelope(project: str, service: str = "") -> ResponseReturnValue:
     name = _service(found, service, project)
     _take(_read(_events, found, name))
     for reason, count in _read(_discarded, found):
-        surroundings().telemetry.drop(name, reason, count)
+        surroundings().telemetry.drop(name, reason, count, surroundings().tools.clock())
     return jsonify(id=found.event_id) if found.event_id else jsonify({})
 
 
@@ -162,8 +180,16 @@ def _of_project(project: str) -> str:
 
 
 def _body() -> bytes:
+    """Return the body. A large one counts as many posts: what it costs grows with its length."""
     section = surroundings().loaded.config.remediator.events
-    return read_body(request, packed=section.max_body, unpacked=section.max_unpacked)
+    data = read_body(request, packed=section.max_body, unpacked=section.max_unpacked)
+    limits = _limits()
+    limits.admit(limits.per_sender, _sender(), len(data) // BYTES_OF_A_POST)
+    return data
+
+
+def _sender() -> str:
+    return f"the address {request.remote_addr}"
 
 
 def _json(data: bytes) -> Any:
@@ -193,9 +219,8 @@ def _take(events: Sequence[Event]) -> Receipt:
 
 
 def _accept(events: Sequence[Event], *, boot: str = "", seq: int = 0) -> Receipt:
-    limits, tools = _limits(), surroundings().tools
-    for service in dict.fromkeys(event.service for event in events):
-        limits.admit(limits.per_service, service, sum(event.service == service for event in events))
+    tools = surroundings().tools
+    _limits().admit_events(Counter(event.service for event in events))
     receipt = surroundings().engine.accept_events(events, boot=boot, seq=seq)
     for admission in receipt.admissions:
         tools.metrics.count_event(admission.signal)

@@ -26,6 +26,7 @@ from soulfra_monitor.events import (
     Sender,
 )
 from soulfra_monitor.wire import (
+    ALIKE_LIMIT,
     COUNT_LIMIT,
     CUT,
     EVENTS_LIMIT,
@@ -74,7 +75,7 @@ _events = st.builds(
     message=_names,
     raised=st.lists(_raised, max_size=3).map(tuple),
     handled=st.booleans(),
-    count=st.integers(1, COUNT_LIMIT),
+    count=st.integers(1, ALIKE_LIMIT),
     facts=st.dictionaries(_texts, _scalars, max_size=3),
     context=_json,
     system=_json,
@@ -98,11 +99,10 @@ _declared = st.builds(
     service=_names,
     name=_names,
     value=_numbers,
-    counter=st.booleans(),
     low=st.none() | _numbers,
     high=st.none() | _numbers,
     help=_texts,
-)
+) | st.builds(Declared, service=_names, name=_names, value=_numbers.map(abs), counter=st.just(True))
 _batches = st.builds(
     Batch,
     sender=st.builds(Sender, boot=_ids, name=_texts, host=_texts, pid=_whole),
@@ -252,7 +252,7 @@ def test_what_is_merely_too_long_is_cut() -> None:
 
     assert len(event.message) == READ_LIMIT
     assert event.message.endswith(CUT)
-    assert event.count == COUNT_LIMIT
+    assert event.count == ALIKE_LIMIT
     assert [raised.type for raised in event.raised] == [f"E{n}" for n in (0, 1, 2, 3, 46, 47, 48, 49)]
     assert len(event.raised) == CHAIN_LIMIT
     kept = [frame.function for frame in event.raised[0].frames]
@@ -367,3 +367,10 @@ def test_a_stack_that_no_exception_stands_for_has_no_type() -> None:
     event = read_event(_event(raised=[{"type": "", "frames": [{"function": "f"}]}]), now=NOW)
 
     assert event.raised == (Raised(type="", frames=(Frame(function="f"),)),)
+
+
+def test_a_counter_that_falls_is_a_mistake() -> None:
+    fallen = {"service": "a", "name": "cost", "value": -1, "counter": True}
+
+    with pytest.raises(EventError, match=r"declared\[0\]\.value: must not be negative"):
+        read_batch({"declared": [fallen]}, now=NOW)

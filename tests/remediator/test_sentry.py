@@ -125,6 +125,12 @@ def test_the_time_is_the_sender_s_where_it_can_be_read(timestamp: Any, at: float
     assert read({"message": "x", "timestamp": timestamp}).at == at
 
 
+@pytest.mark.parametrize("timestamp", [10**400, -1, 1e400, float("nan")])
+def test_a_time_that_cannot_be_is_a_mistake(timestamp: float) -> None:
+    with pytest.raises(EventError, match="at: must be"):
+        read({"message": "x", "timestamp": timestamp})
+
+
 def test_neither_user_nor_bodies_nor_headers_nor_locals_are_kept() -> None:
     secret = "s3cr" + "et-of-somebody"
     event = read(

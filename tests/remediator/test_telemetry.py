@@ -87,7 +87,7 @@ def test_what_senders_dropped_is_told_with_when_they_were_heard() -> None:
     counted, registry = made()
     counted.take(batch(dropped={"queue_full": 3}, shedding=True), 100.0)
     counted.take(batch(dropped={"queue_full": 2}), 200.0)
-    counted.drop("shop", "sample_rate", 4)
+    counted.drop("shop", "sample_rate", 4, 200.0)
 
     assert value(registry, "soulfra_sender_dropped_total", {"target": "shop", "reason": "queue_full"}) == 5
     assert value(registry, "soulfra_sender_dropped_total", {"target": "shop", "reason": "sample_rate"}) == 4
@@ -95,17 +95,47 @@ def test_what_senders_dropped_is_told_with_when_they_were_heard() -> None:
     assert value(registry, "soulfra_sender_shedding", {"target": "shop"}) == 0
 
 
+def calls_of(service: str, method: str, caller: str = "") -> Batch:
+    return batch(Calls(service=service, method=method, caller=caller, count=1))
+
+
 def test_series_are_bounded_and_nothing_is_lost_above_the_bound() -> None:
     counted, registry = made()
-    extra = 25
-    for number in range(telemetry.METHODS_LIMIT + extra):
-        counted.take(batch(Calls(service="shop", method=f"m{number}", count=1)), 100.0)
-    for number in range(telemetry.SERVICES_LIMIT + extra):
-        counted.take(batch(Calls(service=f"s{number}", method="m", count=1)), 100.0)
+    for number in range(telemetry.METHODS_LIMIT + 25):
+        counted.take(calls_of("shop", f"m{number}"), 100.0)
+    for number in range(telemetry.CALLERS_LIMIT + 25):
+        counted.take(calls_of("shop", "m0", f"c{number}"), 100.0)
 
     rest = value(registry, "soulfra_calls_total", {"target": "shop", "method": REST, "caller": ""})
-    assert rest == extra
-    assert value(registry, "soulfra_calls_total", {"target": REST, "method": "m", "caller": ""}) == extra + 1
+    assert rest == 25
+    assert value(registry, "soulfra_calls_total", {"target": "shop", "method": "m0", "caller": REST}) == 26
+
+
+def test_whatever_strangers_send_a_scrape_stays_small_and_configured_services_have_room() -> None:
+    registry = CollectorRegistry()
+    counted = Telemetry(registry, ["till"])
+    for service in range(telemetry.SERVICES_LIMIT + 50):
+        for method in range(20):
+            counted.take(calls_of(f"s{service}", f"m{method}", f"c{method}"), 100.0)
+    counted.take(calls_of("till", "open"), 100.0)
+
+    assert generate_latest(registry).count(b"\n") < 1.2 * telemetry.STRANGERS_LIMIT
+    assert value(registry, "soulfra_calls_total", {"target": "till", "method": "open", "caller": ""}) == 1
+    assert (
+        value(registry, "soulfra_calls_total", {"target": REST, "method": REST, "caller": REST}) is not None
+    )
+
+
+def test_a_stranger_that_falls_silent_makes_room_and_a_configured_service_does_not() -> None:
+    registry = CollectorRegistry()
+    counted = Telemetry(registry, ["till"])
+    counted.take(calls_of("stranger", "m"), 100.0)
+    counted.take(calls_of("till", "m"), 100.0)
+
+    counted.take(calls_of("other", "m"), 101.0 + telemetry.FORGOTTEN_AFTER)
+
+    assert value(registry, "soulfra_calls_total", {"target": "stranger", "method": "m", "caller": ""}) is None
+    assert value(registry, "soulfra_calls_total", {"target": "till", "method": "m", "caller": ""}) == 1
 
 
 def test_names_show_no_secret_and_are_short() -> None:

@@ -256,6 +256,32 @@ def test_a_service_that_floods_leaves_the_others_alone(
     assert sum(error.signals for error in world.errors("web")) == 5
 
 
+def test_a_large_body_counts_as_many_posts(
+    make_world: Callable[..., Any], client_of: Callable[[Any], Any]
+) -> None:
+    limits = {"per_sender": {"per_second": 0.1, "burst": 10}}
+    client = client_of(make_world(start=False, remediator={"events": limits}))
+    large = gzip.compress(json.dumps({**ONE, "context": {"x": "y" * 30_000}}).encode())
+
+    statuses = [
+        client.post(ERRORS, data=large, headers={"Content-Encoding": "gzip"}).status_code for _ in range(2)
+    ]
+
+    assert statuses == [200, 429]
+
+
+def test_one_service_that_floods_takes_nothing_of_the_others_in_the_same_post(
+    make_world: Callable[..., Any], client_of: Callable[[Any], Any]
+) -> None:
+    limits = {"per_service": {"per_second": 0.1, "burst": 3}}
+    client = client_of(make_world(start=False, remediator={"events": limits}))
+    client.post(ERRORS, json={"events": [ONE, ONE, ONE]})
+    mixed = {"events": [{**ONE, "service": "mail"}] * 3 + [ONE]}
+
+    assert client.post(ERRORS, json=mixed).status_code == 429
+    assert client.post(ERRORS, json={"events": mixed["events"][:3]}).status_code == 200
+
+
 # Who may
 
 
