@@ -32,12 +32,10 @@ def main(pipe: int, kind: str, target: str, arguments: list[str]) -> None:
             record.note(f"exit {_where(leave.__traceback__)}")
         raise
     except BaseException as error:  # noqa: BLE001 - whatever ends a program
-        if record is not None and not isinstance(error, KeyboardInterrupt):
-            record.note("told")
         uncaught = error
     else:
         return
-    _end(uncaught)  # outside of the handler: what a hook raises there has no context of ours
+    _end(uncaught, record)  # outside of the handler: what a hook raises there has no context of ours
 
 
 def _take_place(kind: str, target: str, arguments: list[str]) -> None:
@@ -199,7 +197,7 @@ def _where(traceback: TracebackType | None) -> str:
     return "" if traceback is None else f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
 
 
-def _end(error: BaseException) -> NoReturn:
+def _end(error: BaseException, record: Any) -> NoReturn:
     """End as Python does of an uncaught error, with the traceback that it would have."""
     traceback = error.__traceback__ = _without_ours(error.__traceback__)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback
@@ -211,10 +209,27 @@ def _end(error: BaseException) -> NoReturn:
         raise
     except BaseException as another:  # noqa: BLE001 - as Python does
         _say_both(another, error)
+    finally:
+        if record is not None and not isinstance(error, KeyboardInterrupt):
+            _see_told(error, record)
     if isinstance(error, KeyboardInterrupt):
         sys.excepthook = _silent  # Python ends itself with SIGINT, and would print it once more
         raise error
     sys.exit(1)
+
+
+def _see_told(error: BaseException, record: Any) -> None:
+    """Tell what ended the program if nobody has: its own hook may call no other. Else the parent tells."""
+    from soulfra_monitor.events import Kind  # noqa: PLC0415 - loaded by ``_watch``
+    from soulfra_monitor.monitor import active  # noqa: PLC0415 - as above
+
+    monitor = active()
+    if monitor is None:  # the program has stopped it
+        return
+    if not monitor.has_told_end(error) and "uncaught" not in monitor.settings.without:
+        monitor.raised(Kind.UNCAUGHT, error, handled=False)
+    if monitor.has_told_end(error):
+        record.note("told")
 
 
 def _without_ours(traceback: TracebackType | None) -> TracebackType | None:

@@ -36,6 +36,10 @@ IGNORED = (KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration)
 IGNORED_NAMES = frozenset({"CancelledError", "Cancelled", "GreenletExit"})
 """Ways to end something, not errors. By name: their modules need not be loaded."""
 
+ENDS = {Kind.THREAD: 1, Kind.UNCAUGHT: 2}
+"""What an exception has ended, by how much that is. Such an end is told though the exception was told before
+as less: who logged it, or a library that raised it, did not know what would become of it."""
+
 TOLD_LIMIT = 2048
 """Exceptions remembered as told. In a storm of more at once the second sight of one may count again."""
 
@@ -63,20 +67,29 @@ class Told:
 
     def __init__(self) -> None:
         self._marks: OrderedDict[int, Any] = OrderedDict()
+        self._ends: dict[int, int] = {}  # of those marks: what was told as an end
 
     def is_new(self, error: BaseException) -> bool:
         """Whether this very object is seen for the first time. From now on it is known."""
         marks, place = self._marks, id(error)
         mark = marks.get(place)
-        if mark is not None:
-            known = mark() is error if type(mark) is weakref.ref else mark is error.__dict__
-            if known:
-                return False
+        if mark is not None and _is_mark_of(mark, error):
+            return False
+        self._ends.pop(place, None)
         marks[place] = weakref.ref(error) if type(error).__weakrefoffset__ else error.__dict__
         marks.move_to_end(place)
         if len(marks) > TOLD_LIMIT:
-            marks.popitem(last=False)
+            self._ends.pop(marks.popitem(last=False)[0], None)
         return True
+
+    def end_of(self, error: BaseException) -> int:
+        """Return as what end (``ENDS``) an exception was told; 0 for none."""
+        end = self._ends.get(id(error), 0)
+        return end if end and _is_mark_of(self._marks.get(id(error)), error) else 0
+
+    def ended(self, error: BaseException, end: int) -> None:
+        """Note as what end a known exception was told."""
+        self._ends[id(error)] = end
 
     def forget(self) -> None:
         """Let go of what is gone, and of marks that something has been put into."""
@@ -84,6 +97,11 @@ class Told:
             mark = self._marks.get(place)
             if (mark() is None) if type(mark) is weakref.ref else mark:
                 self._marks.pop(place, None)
+                self._ends.pop(place, None)
+
+
+def _is_mark_of(mark: Any, error: BaseException) -> bool:
+    return (mark() is error) if type(mark) is weakref.ref else mark is error.__dict__
 
 
 class Intake:
@@ -124,9 +142,10 @@ class Intake:
         context: Mapping[str, Any] | None,
         opinion: Opinion | None = None,
     ) -> None:
-        if isinstance(error, IGNORED) or type(error).__name__ in IGNORED_NAMES:
+        end = ENDS.get(kind, 0)
+        if (isinstance(error, IGNORED) or type(error).__name__ in IGNORED_NAMES) and not end:
             return
-        if not self.told.is_new(error):
+        if not self.told.is_new(error) and end <= self.told.end_of(error):
             self.repeated += 1
             return
         if kind is SWALLOWED and self.level:
@@ -137,7 +156,7 @@ class Intake:
         how = kind._value_
         at = context.get("at") if context else None
         key = (quick(how, error, error.__traceback__), name, at, *_likeness(error, facts))
-        taken = self._admit(kind, key, (how, name, type(error)))
+        taken = self._admit(kind, key, (how, name, type(error)), must=kind is Kind.UNCAUGHT)
         if taken is not None:
             self._put(
                 *taken,
@@ -153,6 +172,8 @@ class Intake:
                     opinion=opinion,
                 ),
             )
+        if end:
+            self.told.ended(error, end)
         if began:
             self._each = 0.5 * self._each + 0.5 * (time.thread_time() - began)
         self.cost += self._each
@@ -203,8 +224,13 @@ class Intake:
             self.dropped[reason] += count
             self.untold[reason] += count
 
-    def _admit(self, kind: Kind, key: Hashable, others: Hashable) -> tuple[Entry, int] | None:
-        """Count one error; return its entry and how many to tell if it is to be told now."""
+    def _admit(
+        self, kind: Kind, key: Hashable, others: Hashable, *, must: bool = False
+    ) -> tuple[Entry, int] | None:
+        """Count one error; return its entry and how many to tell if it is to be told now.
+
+        One that *must* be told is not dropped for want of room: there are few of them.
+        """
         now = time.monotonic()
         with self.lock:
             self.seen += 1
@@ -212,7 +238,7 @@ class Intake:
                 return None
             entry, count = self.admission.admit(key, others, now, swallowed=kind is SWALLOWED)
             if count:
-                if not self._has_room():
+                if not must and not self._has_room():
                     self.drop("queue", count)
                     count = 0
                 else:

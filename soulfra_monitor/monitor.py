@@ -21,6 +21,7 @@ from soulfra_monitor.declared import Counter, Declarations, Gauge
 from soulfra_monitor.events import Calls, Declared, Kind
 from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
+from soulfra_monitor.intake import ENDS
 from soulfra_monitor.life import Life, Stats
 from soulfra_monitor.settings import SettingsError, check_service, read
 from soulfra_monitor.worker import Source
@@ -269,6 +270,10 @@ class ErrorMonitor:
     def broke(self, place: str, error: BaseException) -> None:
         """Count a failure of our own, and have it logged once a minute per place."""
         self._life.broke(place, error)
+
+    def has_told_end(self, error: BaseException) -> bool:
+        """Whether *error* was taken as what ended the program: nobody else needs to tell that it died."""
+        return self._life.intake.told.end_of(error) == ENDS[Kind.UNCAUGHT]
 
     # what is to be seen of us
 

@@ -1,5 +1,6 @@
 """From an error to a request at the remediator."""
 
+import asyncio
 import gc
 import logging
 import threading
@@ -13,7 +14,7 @@ import pytest
 import soulfra_monitor
 from soulfra_monitor import ErrorMonitor, SettingsError
 from soulfra_monitor.events import Event, Kind
-from tests.library.core.conftest import Recorder, is_exact
+from tests.library.core.conftest import Recorder, answer, is_exact
 
 Start = Callable[..., ErrorMonitor]
 
@@ -87,12 +88,72 @@ def test_the_same_exception_is_told_once_and_the_first_kind_counts(recorder: Rec
     error = caught()
 
     monitor.raised(Kind.METHOD, error)
-    monitor.raised(Kind.UNCAUGHT, error)
+    monitor.raised(Kind.LOGGED, error)
     monitor.report(error)
     assert monitor.flush()
 
     assert only(recorder).kind == Kind.METHOD
     assert monitor.stats().repeated == 2
+
+
+@pytest.mark.parametrize("first", [Kind.LOGGED, Kind.DATABASE, Kind.FUTURE, Kind.METHOD])
+def test_an_exception_that_was_told_is_told_again_once_when_it_ends_something(
+    first: Kind, recorder: Recorder, start: Start
+) -> None:
+    monitor = start()
+    error = caught()
+
+    for kind in (first, Kind.THREAD, Kind.THREAD, Kind.UNCAUGHT, Kind.UNCAUGHT, Kind.LOGGED, Kind.THREAD):
+        monitor.raised(kind, error, handled=kind is first)
+    assert monitor.flush()
+
+    assert [event.kind for event in recorder.events] == [first, Kind.THREAD, Kind.UNCAUGHT]
+    assert [event.handled for event in recorder.events] == [True, False, False]
+    assert monitor.stats().repeated == 4
+    assert is_exact(monitor)
+
+
+@pytest.mark.parametrize("error", [StopIteration(), GeneratorExit(), asyncio.CancelledError()])
+def test_a_way_to_end_something_is_an_error_when_it_ends_the_program(
+    error: BaseException, recorder: Recorder, start: Start
+) -> None:
+    monitor = start()
+
+    monitor.raised(Kind.LOGGED, error)
+    monitor.raised(Kind.UNCAUGHT, error, handled=False)
+    assert monitor.flush()
+
+    assert only(recorder).kind == Kind.UNCAUGHT
+    assert monitor.has_told_end(error)
+
+
+def test_an_end_is_queued_though_the_queue_is_full(recorder: Recorder, start: Start) -> None:
+    monitor = start(queue_events=1)
+    recorder.always = lambda handler: answer(handler, 503)
+    with monitor._life.worker.desk:  # the worker takes nothing meanwhile
+        for letter in "abc":
+            monitor.report(f"error {letter}")
+        error = caught()
+        monitor.raised(Kind.UNCAUGHT, error, handled=False)
+    recorder.always = None
+
+    assert monitor.flush()
+    assert Kind.UNCAUGHT in [event.kind for event in recorder.events]
+    assert monitor.has_told_end(error)
+    assert is_exact(monitor)
+
+
+def test_an_end_that_could_not_be_captured_is_not_known_as_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = start()
+    monkeypatch.setattr("soulfra_monitor.intake.links_of", lambda *_, **__: 1 / 0)
+    error = caught()
+
+    monitor.raised(Kind.UNCAUGHT, error, handled=False)
+
+    assert not monitor.has_told_end(error)
+    assert is_exact(monitor)
 
 
 def test_a_new_exception_at_the_address_of_an_old_one_is_told(recorder: Recorder, start: Start) -> None:

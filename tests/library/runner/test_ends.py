@@ -108,6 +108,60 @@ def test_an_uncaught_error_is_told_by_the_program_alone(
     assert [event["kind"] for event in remediator.events] == ["uncaught"]
 
 
+DEATHS: dict[str, list[str]] = {
+    "import logging\ntry:\n    1 / 0\nexcept Exception:\n    logging.exception('x')\n    raise\n": [
+        "logged",
+        "uncaught",
+    ],
+    "import sqlite3\nsqlite3.connect('/nonexistent/x.db')\n": ["database", "uncaught"],
+    "import sys\nsys.excepthook = lambda *_: None\nraise ValueError\n": ["uncaught"],
+    "import sys\ndef hook(*_):\n    sys.exit(4)\nsys.excepthook = hook\nraise ValueError\n": ["uncaught"],
+    "next(iter(()))\n": ["uncaught"],
+    "import asyncio\nraise asyncio.CancelledError\n": ["uncaught"],
+}
+
+
+@pytest.mark.parametrize("text", DEATHS)
+def test_a_death_is_told_whatever_was_told_of_its_cause_before(
+    text: str, run: Run, program: Callable[..., Path], remediator: Remediator
+) -> None:
+    run(str(program(text)))
+
+    assert [event["kind"] for event in remediator.events] == DEATHS[text]
+    assert not remediator.events[-1].get("handled")
+
+
+def test_a_thread_that_dies_of_what_was_logged_is_told(
+    run: Run, program: Callable[..., Path], remediator: Remediator
+) -> None:
+    run(
+        str(
+            program("""
+                import logging, threading
+                def work():
+                    try:
+                        1 / 0
+                    except ZeroDivisionError:
+                        logging.exception("x")
+                        raise
+                threading.Thread(target=work).start()
+            """)
+        )
+    )
+
+    assert [event["kind"] for event in remediator.events] == ["logged", "thread"]
+
+
+def test_an_uncaught_error_that_the_program_may_not_tell_is_told_by_the_parent(
+    run: Run, program: Callable[..., Path], remediator: Remediator, environment: dict[str, str]
+) -> None:
+    environment["SOULFRA_WITHOUT"] = "uncaught"
+
+    run(str(program("raise ValueError('v')\n")))
+
+    assert [event["kind"] for event in remediator.events] == ["exit"]
+
+
 @pytest.mark.parametrize("text", ["print('fine')", "sys.exit(0)", "os._exit(0)"])
 def test_of_a_good_end_nothing_is_told(
     text: str, run: Run, program: Callable[..., Path], remediator: Remediator, tmp_path: Path
