@@ -2,9 +2,13 @@
 
 import ast
 import os
+import re
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import CodeType
 
 from soulfra_monitor.hooks import shapes
 
@@ -60,6 +64,29 @@ def parse(data: bytes, file: str) -> ast.Module:
     tree = compile(data, file, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     assert isinstance(tree, ast.Module)  # noqa: S101 - that is what this flag and mode give
     return tree
+
+
+def compiled(data: bytes, file: str) -> CodeType:
+    """Return the code of a module as an import makes it. Raises SyntaxError and ValueError."""
+    with quiet(file):
+        code: CodeType = compile(data, file, "exec", dont_inherit=True)
+        return code
+
+
+@contextmanager
+def quiet(path: str) -> Iterator[None]:
+    """Keep the compiler's warnings of *path* back: they were told when Python compiled it for itself.
+
+    Not ``warnings.catch_warnings``: that would undo what another thread does to the filters meanwhile.
+    """
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
+    warnings.filterwarnings("ignore", module=re.escape(os.path.splitext(path)[0]))
+    ours = warnings.filters[:2]
+    try:
+        yield
+    finally:
+        for one in ours:
+            warnings.filters.remove(one)  # type: ignore[attr-defined]  # a list, whatever the stubs say
 
 
 def _handlers(tree: ast.AST) -> Iterator[tuple[int, ast.Try | ast.TryStar]]:

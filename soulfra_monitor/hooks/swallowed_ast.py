@@ -1,5 +1,7 @@
 """Swallowed errors before Python 3.12: handlers of the program's own modules say when they run.
 
+What is imported from now on is told here; ``swallowed_loaded`` sees to what was imported before.
+
 The module is compiled from a tree in which each suspicious handler (``shapes``) begins with one call. That
 call has the line of its ``except``, so lines, tracebacks, coverage and ``inspect`` see what they saw. The
 compiled code that Python keeps in ``__pycache__`` is read and written as always, and is not ours.
@@ -7,16 +9,13 @@ compiled code that Python keeps in ``__pycache__`` is read and written as always
 
 import ast
 import builtins
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import CodeType
 from typing import Any
 
-from soulfra_monitor.hooks import Undo, program, shapes
+from soulfra_monitor.hooks import Undo, program, shapes, swallowed_loaded
 from soulfra_monitor.hooks.swallowed import Broke, Site, Tell
 
 NAME = "@soulfra_swallowed"
@@ -31,7 +30,7 @@ _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 
 
 def install(tell: Tell, broke: Broke) -> Undo:
-    """Rewrite the program's own modules that are imported from now on."""
+    """Rewrite the program's own modules: those that are loaded, and those that are imported from now on."""
     global _installed  # noqa: PLW0603 - one at a time, as the hook itself
     had_own = "get_code" in vars(SourceFileLoader)
     original: Callable[[Any, str], CodeType | None] = SourceFileLoader.get_code
@@ -52,10 +51,12 @@ def install(tell: Tell, broke: Broke) -> Undo:
     _installed = (tell, broke)
     _retell(tell)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # that is the hook
+    put_back = swallowed_loaded.remark(partial(rewrite, tell=tell), broke)
 
     def undo() -> None:
         global _installed  # noqa: PLW0603 - as above
         _installed = None
+        put_back()
         _retell(_ignore)  # rewritten modules live on
         if SourceFileLoader.get_code is get_code:
             if had_own:
@@ -87,28 +88,12 @@ def rewrite(data: bytes, path: str, tell: Tell) -> CodeType | None:
 
     Raises what ``compile`` raises.
     """
-    with _quiet(path):
+    with program.quiet(path):
         tree = program.parse(data, path)
         if not _mark(tree, path, tell):
             return None
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
         return code
-
-
-@contextmanager
-def _quiet(path: str) -> Iterator[None]:
-    """Keep the compiler's warnings of *path* back: they were told when Python compiled it for itself.
-
-    Not ``warnings.catch_warnings``: that would undo what another thread does to the filters meanwhile.
-    """
-    warnings.filterwarnings("ignore", category=SyntaxWarning)
-    warnings.filterwarnings("ignore", module=re.escape(os.path.splitext(path)[0]))
-    ours = warnings.filters[:2]
-    try:
-        yield
-    finally:
-        for one in ours:
-            warnings.filters.remove(one)  # type: ignore[attr-defined]  # a list, whatever the stubs say
 
 
 def _ignore(site: Site, error: BaseException | None) -> None:
