@@ -72,9 +72,11 @@ class _Output(asyncio.Protocol):
         if not self.closed.done() and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def close(self) -> None:
-        """Let go of the pipe."""
-        self._transport.close()
+    def close(self) -> bool:
+        """Let go of the pipe; False when it never got one."""
+        if self._transport is not None:
+            self._transport.close()
+        return self._transport is not None
 
     @property
     def text(self) -> str:
@@ -96,6 +98,18 @@ class _Run:
         """Have the kernel tell its end."""
         self.handle = os.pidfd_open(self.process.pid)
         asyncio.get_running_loop().add_reader(self.handle, self._collect)
+
+    async def listen(self) -> None:
+        """Read what it writes. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: self.output, self.process.stdout)
+        await loop.connect_read_pipe(lambda: self.errors, self.process.stderr)
+
+    def close(self) -> None:
+        """Let go of the pipes, whether or not anybody came to read them."""
+        for output, pipe in ((self.output, self.process.stdout), (self.errors, self.process.stderr)):
+            if not output.close() and pipe is not None:
+                pipe.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group; its number is safe until the program is waited for."""
@@ -138,7 +152,7 @@ async def _run(config: CommandProbe, context: Context, progress: Progress) -> Ou
     try:
         async with asyncio.timeout(context.timeout):
             process = await in_thread(starting.run, context.recall)
-        run = await _follow(process)
+        run = _follow(process)
     except CannotRunError as error:
         return progress.outcome(Reason.INTERNAL, str(error))
     except TimeoutError:
@@ -146,31 +160,38 @@ async def _run(config: CommandProbe, context: Context, progress: Progress) -> Ou
         return progress.outcome(Reason.INTERNAL, "the program could not be started in time")
     except OSError as error:  # no thread or no handle is left for it
         starting.abandon()
-        return progress.outcome(Reason.INTERNAL, f"the program cannot be watched: {error.strerror}")
+        return progress.outcome(Reason.INTERNAL, _CANNOT_WATCH.format(error.strerror))
     except asyncio.CancelledError:
         starting.abandon()
         raise
     try:
+        await run.listen()
         in_time = await _wait(run, context.timeout)
         await asyncio.wait([run.output.closed, run.errors.closed], timeout=LAST_WORDS)
+    except OSError as error:
+        return progress.outcome(Reason.INTERNAL, _CANNOT_WATCH.format(error.strerror))
     finally:
         run.signal(signal.SIGKILL)
         await _ends(run, GRACE)
-        run.output.close()
-        run.errors.close()
+        run.close()
     progress.reach("processing")
     if not in_time:
         return progress.outcome(Reason.TIMEOUT, _with_words(f"no end within {context.timeout:g} s", run))
     return await _judge(config, run, context, progress)
 
 
-async def _follow(process: "subprocess.Popen[bytes]") -> _Run:
-    loop = asyncio.get_running_loop()
-    output, errors = _Output(OUTPUT_LIMIT), _Output(ERRORS_LIMIT, last=True)
-    run = _Run(process=process, output=output, errors=errors, ended=loop.create_future())
+_CANNOT_WATCH = "the program cannot be watched: {}"
+
+
+def _follow(process: "subprocess.Popen[bytes]") -> _Run:
+    """Have the kernel tell the program's end. Raises OSError when no handle is left for that."""
+    run = _Run(
+        process=process,
+        output=_Output(OUTPUT_LIMIT),
+        errors=_Output(ERRORS_LIMIT, last=True),
+        ended=asyncio.get_running_loop().create_future(),
+    )
     run.watch()
-    await loop.connect_read_pipe(lambda: output, process.stdout)
-    await loop.connect_read_pipe(lambda: errors, process.stderr)
     return run
 
 
