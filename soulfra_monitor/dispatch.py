@@ -17,6 +17,16 @@ ERRORS = "/api/monitoring/errors"
 BEATS_LIMIT = 100
 COMPLAIN_EVERY = 60.0
 
+MENDS = {
+    401: "the token is wrong or missing: set SOULFRA_TOKEN",
+    403: "the token may not send events: it needs the role ingest",
+    404: "there is no remediator at this address: check SOULFRA_URL",
+}
+"""What people have to mend, by the status that says so. Until then everything is kept."""
+
+UNKNOWN_BEAT = "it knows no such heartbeat: write it into heartbeats of its configuration"
+_NOT_FOUND = 404
+
 
 @dataclass(frozen=True, slots=True)
 class Beat:
@@ -135,15 +145,18 @@ class Dispatch:
         if isinstance(answer, NoAnswerError):
             self._fail(str(answer), None)
             return False
-        if not answer.is_taken and not answer.is_refused:
-            self._fail(f"status {answer.status}", answer.retry_after)
+        is_unknown = shipment.parcel is None and answer.status == _NOT_FOUND
+        is_refused = answer.is_refused or is_unknown
+        if not answer.is_taken and not is_refused:
+            self._fail(MENDS.get(answer.status, f"status {answer.status}"), answer.retry_after)
             return False
         self._reached()
-        if answer.is_refused:
-            self._complain(_why_refused(answer.status, is_beat=shipment.parcel is None))
+        if is_refused:
+            why = UNKNOWN_BEAT if is_unknown else f"status {answer.status}"
+            self._complain(f"the remediator refused what was sent: {why}")
         if shipment.parcel is None:
             self._beats.popleft()
-            self.counts.beats_lost += answer.is_refused
+            self.counts.beats_lost += is_refused
         elif shipment.orphan is not None:
             shipment.orphan.remove(shipment.parcel.seq)
             self.counts.adopted += answer.is_taken
@@ -193,14 +206,16 @@ class Dispatch:
     def _fail(self, why: str, retry_after: float | None) -> None:
         self.counts.failures += 1
         self.counts.last_failure = why
-        self.retry_at = time.monotonic() + max(self._backoff.pause(), retry_after or 0.0)
-        if self.connected:
+        is_mendable = why in MENDS.values()
+        pause = self._backoff.pause(long=is_mendable)
+        self.retry_at = time.monotonic() + max(pause, retry_after or 0.0)
+        if self.connected or is_mendable:
             self.connected = False
-            self._say("warning", f"errors are kept until they can be sent: {why}")
+            self._complain(f"errors are kept until they can be sent: {why}")
         self.put_by()
 
     def _complain(self, text: str) -> None:
-        """Tell why something was refused, once a minute for each reason: it may be refused every time."""
+        """Tell why something is not taken, once a minute for each reason: it may be so every time."""
         now = time.monotonic()
         if now - self._complained.get(text, float("-inf")) >= COMPLAIN_EVERY:
             self._complained[text] = now
@@ -230,14 +245,3 @@ class Dispatch:
 
 def _shipment(parcel: Parcel, orphan: Orphan | None = None) -> Shipment:
     return Shipment(ERRORS, parcel.body, parcel.packed, parcel, orphan)
-
-
-def _why_refused(status: int, *, is_beat: bool) -> str:
-    reasons = {
-        401: "the token is wrong or missing: set SOULFRA_TOKEN",
-        403: "the token may not send events: it needs the role ingest",
-        404: "there is no remediator at this address: check SOULFRA_URL",
-    }
-    if is_beat:
-        reasons[404] = "it knows no such heartbeat: write it into heartbeats of its configuration"
-    return f"the remediator refused what was sent: {reasons.get(status, f'status {status}')}"

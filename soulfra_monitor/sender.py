@@ -16,6 +16,11 @@ ANSWER_LIMIT = 65_536
 RETRY_AFTER_LIMIT = 300.0
 BACKOFF_FIRST = 0.5
 BACKOFF_LIMIT = 30.0
+BACKOFF_LONG = 10.0
+"""Times as long a pause, for what people have to mend."""
+
+REFUSED = frozenset({400, 413, 415, 422})
+"""What is said of the body: it is the same the next time. All else is said of the way to it."""
 
 
 class NoAnswerError(Exception):
@@ -37,21 +42,24 @@ class Answer:
     @property
     def is_refused(self) -> bool:
         """Whether it will never be taken, however often it is posted."""
-        return 400 <= self.status < 500 and self.status not in (408, 425, 429)  # noqa: PLR2004 - HTTP
+        return self.status in REFUSED
 
 
 class Backoff:
-    """Doubles from half a second to 30; the pause is a random part of it, lest many come at once."""
+    """Doubles from half a second to 30; the pause is a random part of it, lest many come at once.
+
+    A *long* pause is ten times that: what people have to mend takes its time.
+    """
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()  # noqa: S311 - no secret
         self._next = BACKOFF_FIRST
 
-    def pause(self) -> float:
+    def pause(self, *, long: bool = False) -> float:
         """Return the seconds to wait after one more failure."""
         pause = self._next * self._chance.uniform(0.5, 1.0)
         self._next = min(self._next * 2, BACKOFF_LIMIT)
-        return pause
+        return pause * BACKOFF_LONG if long else pause
 
     def reset(self) -> None:
         """Forget failures: it was reached."""

@@ -57,7 +57,7 @@ def test_a_kept_connection_that_was_closed_costs_no_failure(recorder: Recorder, 
     assert monitor.stats().failures == 0
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429, 302])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 429, 302, 401, 403, 404, 405, 410])
 def test_what_may_pass_is_tried_again_with_the_same_number(
     recorder: Recorder, start: Start, status: int
 ) -> None:
@@ -85,7 +85,7 @@ def test_retry_after_is_honoured(recorder: Recorder, start: Start, status: int) 
     assert time.monotonic() - began >= 1.0
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_what_is_refused_is_dropped_and_counted(recorder: Recorder, start: Start, status: int) -> None:
     monitor = start()
     recorder.misbehave.append(lambda handler: answer(handler, status))
@@ -103,21 +103,84 @@ def test_what_is_refused_is_dropped_and_counted(recorder: Recorder, start: Start
     assert is_exact(monitor)
 
 
-def test_the_log_says_once_how_to_mend_what_is_refused(
-    recorder: Recorder, start: Start, caplog: pytest.LogCaptureFixture
+MENDS = {
+    401: "the token is wrong or missing: set SOULFRA_TOKEN",
+    403: "the token may not send events: it needs the role ingest",
+    404: "there is no remediator at this address: check SOULFRA_URL",
+}
+
+
+@pytest.mark.parametrize("status", MENDS)
+def test_what_people_can_mend_loses_nothing_and_the_log_says_once_how(
+    status: int, recorder: Recorder, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     monitor = start()
-    recorder.always = lambda handler: answer(handler, 401)
+    recorder.misbehave.append(lambda handler: answer(handler, 503))
+    recorder.always = lambda handler: answer(handler, status)
 
     for letter in "abc":
         monitor.report(f"error {letter}")
         monitor.flush()
+    stats = monitor.stats()
+    assert (stats.pending, stats.dropped, stats.refused) == (3, {}, 0)
+    assert stats.last_failure == MENDS[status]
+
+    recorder.always = None
+    assert monitor.flush()
+    assert recorder.total == 3
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "errors are kept until they can be sent: status 503",
+        f"errors are kept until they can be sent: {MENDS[status]}",
+    ]
+
+
+def test_what_a_dead_process_left_waits_for_the_right_token(
+    recorder: Recorder, start: Start, spool: Path
+) -> None:
+    recorder.always = lambda handler: answer(handler, 401)
+    first = start()
+    first.report("x")
+    first.stop()
+    assert list(spool.rglob("*.seg"))
+
+    second = start()
+    assert not second.flush() or not recorder.taken
+    recorder.wait(lambda it: len(it.requests) >= 2)
+    second.stop()
+    assert list(spool.rglob("*.seg"))
+
+    recorder.always = None
+    start()
+    recorder.wait(lambda it: it.total == 1)
+
+
+def test_a_sign_of_life_that_nobody_knows_does_not_keep_errors_back(
+    recorder: Recorder, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor = start()
+    recorder.misbehave.append(lambda handler: answer(handler, 404))
+
     monitor.heartbeat("job").beat()
-    monitor.flush()
+    assert monitor.flush()
+    monitor.report("x")
+    assert monitor.flush()
 
     assert [record.getMessage() for record in caplog.records] == [
-        "the remediator refused what was sent: the token is wrong or missing: set SOULFRA_TOKEN"
+        "the remediator refused what was sent: "
+        "it knows no such heartbeat: write it into heartbeats of its configuration"
     ]
+
+
+def test_what_people_have_to_mend_is_tried_again_less_often() -> None:
+    backoff = Backoff(random.Random(1))
+
+    pauses = [backoff.pause(long=True) for _ in range(20)]
+
+    assert pauses[0] >= 0.25
+    assert max(pauses[12:]) > 200.0
+    assert all(pause <= 300.0 for pause in pauses)
+    backoff.reset()
+    assert backoff.pause() <= 0.5
 
 
 def test_a_batch_whose_answer_was_lost_counts_once(recorder: Recorder, start: Start) -> None:
