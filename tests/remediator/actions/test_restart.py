@@ -156,7 +156,9 @@ def test_a_process_without_a_start_time_is_left_alone(bench: Any) -> None:
     assert old.is_running()
 
 
-@pytest.mark.parametrize("pid", [0, 1, os.getpid(), os.getppid()])
+@pytest.mark.parametrize(
+    "pid", [0, 1, os.getpid(), os.getppid()], ids=["nobody", "init", "the monitor", "its parent"]
+)
 def test_the_monitor_and_what_is_above_it_are_never_signalled(bench: Any, pid: int) -> None:
     bench.service("shop", SLEEP)
     start_time = psutil.Process(pid).create_time() if pid else 1.0
