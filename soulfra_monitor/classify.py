@@ -142,6 +142,9 @@ _SOFTENED = frozenset(
 )
 """Where ``handled`` says that somebody had an answer. Elsewhere it only says that the process lived on."""
 
+_KILLED = range(129, 160)
+"""What a shell, or process 1 of a container, ends with for a program that a signal killed."""
+
 _OPINIONS = {
     "fatal": _CRITICAL,
     "critical": _CRITICAL,
@@ -322,7 +325,7 @@ def _severity(event: Event, problem: Problem, history: History) -> tuple[int, li
         reasons.append("Data may be lost: at least high.")
     step = _heed(event, step, reasons)
     raising = [*_raising(event, history)][:RAISED_MOST]
-    most = _HIGH if problem is Problem.SWALLOWED_ERROR else _CRITICAL
+    most = _HIGH if problem is Problem.SWALLOWED_ERROR or _is_plain_exit(event) else _CRITICAL
     for reason in raising:
         if step < most:
             step += 1
@@ -336,9 +339,19 @@ def _base(event: Event, problem: Problem) -> tuple[int, list[str]]:
         by_problem = max(by_problem - 1, _MEDIUM)
     if event.kind is Kind.CHILD and event.facts.get("signal"):
         by_kind = _HIGH
+    if _is_plain_exit(event):
+        return _HIGH, ["The program ended by itself, with a status that says failure: counts as high."]
     if by_kind > by_problem:
         return by_kind, [f"Kind {event.kind} counts as {_STEPS[by_kind]}."]
     return by_problem, [f"{problem} counts as {_STEPS[by_problem]}."]
+
+
+def _is_plain_exit(event: Event) -> bool:
+    """Whether a program ran to its end and said that it failed, as tools do: nobody killed it."""
+    code = event.facts.get("exit_code")
+    if event.kind is not Kind.EXIT or not isinstance(code, int) or event.facts.get("signal"):
+        return False
+    return code not in _KILLED and not event.context.get("at_once")
 
 
 def _heed(event: Event, step: int, reasons: list[str]) -> int:

@@ -23,6 +23,7 @@ class Ending:
 
     message: str
     facts: dict[str, Fact]
+    at_once: bool = False  # without what programs do at their end
 
 
 def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) -> Ending | None:
@@ -35,8 +36,10 @@ def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) ->
     if code > 0:
         if life is not None and life.told:
             return None
-        how = "" if life is None or life.said_goodbye else " at once, as by os._exit"
-        return Ending(message=f"the program ended{how} with status {code}", facts={"exit_code": code})
+        at_once = life is not None and not life.said_goodbye
+        how = " at once, as by os._exit" if at_once else ""
+        message = f"the program ended{how} with status {code}"
+        return Ending(message=message, facts={"exit_code": code}, at_once=at_once)
     name = _name(-code)
     if oom and name == "SIGKILL":
         return Ending(message="the kernel killed the program: memory ran out", facts={"signal": name})
@@ -52,7 +55,8 @@ def tell(code: int, asked: Collection[int], command: list[str], record: str, *, 
     ending = judge(code, asked, life, oom=oom)
     if ending is not None:
         with monitor:
-            monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=_context(command, life))
+            context = {**_context(command, life), **({"at_once": True} if ending.at_once else {})}
+            monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=context)
 
 
 def _context(command: list[str], life: Life | None) -> dict[str, object]:

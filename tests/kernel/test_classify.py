@@ -321,6 +321,29 @@ def test_the_senders_opinion_decides_what_only_it_knows_and_moves_the_rest_a_ste
     assert _severity(kind=kind, message="m", severity=opinion) is severity
 
 
+@pytest.mark.parametrize(
+    ("facts", "context", "severity"),
+    [
+        ({"exit_code": 1}, {}, Severity.HIGH),
+        ({"exit_code": 255}, {}, Severity.HIGH),
+        ({"exit_code": 9}, {"at_once": True}, Severity.CRITICAL),  # os._exit
+        ({"exit_code": 137}, {}, Severity.CRITICAL),  # what a shell says of SIGKILL
+        ({"signal": "SIGSEGV"}, {}, Severity.CRITICAL),
+        ({"signal": "SIGKILL"}, {}, Severity.CRITICAL),
+        ({}, {}, Severity.CRITICAL),
+    ],
+)
+def test_a_program_that_ends_by_itself_calls_nobody_at_night(
+    facts: dict[str, object], context: dict[str, object], severity: Severity
+) -> None:
+    often = History(recent=1000, callers=5, recovery_failed=True)
+
+    for history in (None, often):
+        assert (
+            _severity(kind=Kind.EXIT, message="m", facts=facts, context=context, history=history) is severity
+        )
+
+
 def test_what_somebody_handled_is_a_step_lower_but_not_what_nobody_saw() -> None:
     assert _severity(kind=Kind.REDIS, message="m", handled=True) is Severity.MEDIUM
     assert _severity(kind=Kind.TASK, message="m", handled=True) is Severity.HIGH

@@ -79,6 +79,7 @@ def test_what_only_an_outsider_sees_is_told_once(
     assert list(tmp_path.rglob("*.life")) == []
     assert event["facts"].items() >= facts.items()
     assert part in event["message"]
+    assert event["context"].get("at_once", False) is ("_exit" in text)
     assert event["service"] == "app"
     assert len(remediator.events) == 1
 
