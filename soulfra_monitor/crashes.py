@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from soulfra_monitor import spool
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
+from soulfra_monitor.hooks.pulse import pulse
 from soulfra_monitor.settings import Settings, read
-from soulfra_monitor.watchdog import pulse
 
 FOLDER = ".lives"
 SUFFIX = ".life"

@@ -21,7 +21,7 @@ from soulfra_monitor.capture import text_of
 from soulfra_monitor.dispatch import Beat
 from soulfra_monitor.guard import guard
 from soulfra_monitor.intake import Intake
-from soulfra_monitor.settings import LEVELS, Settings
+from soulfra_monitor.settings import Settings
 from soulfra_monitor.shedding import Level
 from soulfra_monitor.worker import Complaint, Flush, Source, Worker
 
@@ -240,6 +240,8 @@ class Life:
     def _count_failure(self, place: str, error: BaseException) -> None:
         """Count a failure of our own; have it logged where the program does not wait for it."""
         self._broken[place] += 1
+        if isinstance(error, RecursionError):  # the program has used up the stack, and is told of that itself
+            return
         now = time.monotonic()
         if now - self._complained.get(place, float("-inf")) < COMPLAIN_EVERY:
             return
@@ -298,16 +300,17 @@ def _is_child_of_multiprocessing() -> bool:
 
 
 def _log_as(level: str) -> Callable[[str, str], None]:
-    """Return what logs for us: through logging if the program uses it, else as logging would, to stderr."""
+    """Return what logs for us, if the program uses logging. Its stderr is its own: we write nothing there."""
 
     def say(severity: str, text: str) -> None:
         logging: Any = sys.modules.get("logging")
-        if hasattr(logging, "getLogger"):
-            logger = logging.getLogger("soulfra_monitor")
-            logger.setLevel(level.upper())
-            logger.log(getattr(logging, severity.upper()), "%s", text)
-        elif LEVELS.index(severity) >= max(LEVELS.index(level), LEVELS.index("warning")) and sys.stderr:
-            sys.stderr.write(f"{text}\n")
+        if not hasattr(logging, "getLogger"):
+            return
+        logger = logging.getLogger("soulfra_monitor")
+        if not logger.handlers:  # else what no handler takes goes to stderr
+            logger.addHandler(logging.NullHandler())
+        logger.setLevel(level.upper())
+        logger.log(getattr(logging, severity.upper()), "%s", text)
 
     return say
 

@@ -20,6 +20,7 @@ from math import sqrt
 from soulfra_monitor import groups
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
+from soulfra_monitor.hooks.pulse import pulse
 
 EVERY = 1.0
 """Seconds between looks."""
@@ -218,8 +219,6 @@ def leads_to_trouble(kind: Kind, one: Growth, limit: int) -> bool:
 
 def install(reporter: Reporter) -> Undo:
     """Look at this process each second."""
-    from soulfra_monitor.watchdog import pulse  # noqa: PLC0415 - its thread is only for who looks
-
     resources = Resources(reporter, usage, limits, time.monotonic())
     return pulse.add(resources.look, reporter)
 

@@ -8,12 +8,10 @@ costs nothing and is never woken.
 Each is told once, with the stack of its thread.
 """
 
-import _thread
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,12 +20,10 @@ from soulfra_monitor.events import BOUNDS, Kind
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.late import when_imported
 from soulfra_monitor.hooks.program import is_own
+from soulfra_monitor.hooks.pulse import PERIOD, pulse
 
 if TYPE_CHECKING:
     from soulfra_monitor.cells import Underway
-
-PERIOD = 0.25
-"""Seconds between looks."""
 
 LOOP_LIMIT = 0.5
 """Seconds for which a loop may not answer."""
@@ -49,70 +45,6 @@ QUANTILE = 0.999
 after 100 calls there is one."""
 
 LEARN_EVERY = 10.0
-
-Check = Callable[[float], None]
-"""Looks at something; is given ``time.monotonic()``."""
-
-
-class Pulse:
-    """The thread that runs checks. It is not there while there are none, nor while the process forks."""
-
-    def __init__(self) -> None:
-        self._checks: list[tuple[Check, Reporter]] = []
-        self._stop: Any = None  # a lock that the thread waits for; released to end it
-        self._ended: Any = None  # a lock that the thread holds while it lives
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._pause, after_in_parent=self._resume, after_in_child=self._resume)
-
-    def add(self, check: Check, reporter: Reporter) -> Undo:
-        """Run *check* from now on, until the undo. What it raises is the reporter's to count."""
-        one = (check, reporter)
-        self._checks = [*self._checks, one]
-        self._resume()
-
-        def undo() -> None:
-            self._checks = [other for other in self._checks if other is not one]
-            if not self._checks:
-                self._pause()
-
-        return undo
-
-    def _resume(self) -> None:
-        if self._stop is not None or not self._checks:
-            return
-        stop, ended = _thread.allocate_lock(), _thread.allocate_lock()
-        stop.acquire()
-        ended.acquire()
-        try:
-            _thread.start_new_thread(self._run, (stop, ended))
-        except RuntimeError as error:  # no more threads: the program is in trouble of its own
-            self._checks[0][1].broke("watchdog", error)
-            return
-        self._stop, self._ended = stop, ended
-
-    def _pause(self) -> None:
-        """End the thread, and wait for that a moment: a process that forks should have no other threads."""
-        stop, ended = self._stop, self._ended
-        if stop is None:
-            return
-        self._stop = self._ended = None
-        stop.release()
-        ended.acquire(timeout=PERIOD)
-
-    def _run(self, stop: Any, ended: Any) -> None:
-        try:
-            while not stop.acquire(timeout=PERIOD):
-                now = time.monotonic()
-                for check, reporter in self._checks:
-                    try:
-                        check(now)
-                    except Exception as error:  # noqa: BLE001 - the edge of the thread
-                        reporter.broke("watchdog", error)
-        finally:
-            ended.release()
-
-
-pulse = Pulse()
 
 
 def install(reporter: Reporter) -> Undo:

@@ -1,7 +1,7 @@
 """Looks again, a while after an error was put aside, whether somebody has asked for it.
 
-One thread for all hooks, started by the first error and ended when nothing is left to look at, so that a
-process without errors has none. What is still waiting when the process ends is looked at then.
+The looks are made on the thread of ``pulse``, from the first error until nothing is left to look at: it is
+not there while the process forks. What is still waiting when the process ends is looked at then.
 """
 
 import atexit
@@ -12,13 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from soulfra_monitor.hooks import Undo
+from soulfra_monitor.hooks.pulse import PERIOD, pulse
+
 GRACE = 0.5
 """Seconds in which somebody may still ask."""
 
 LIMIT = 10_000
 """Looks that wait at most; an error above that is told only when it is finalised."""
 
-TICK = 0.1
+TICK = PERIOD
 
 Look = Callable[[], float | None]
 """Looks, and says in how many seconds to look again, if at all. Must not raise."""
@@ -26,6 +29,7 @@ Look = Callable[[], float | None]
 _waiting: deque[tuple[float, Look]] = deque()
 _at_work = threading.Lock()
 _settles = False
+_leave: Undo | None = None
 
 
 class Budget:
@@ -76,18 +80,25 @@ def _settle_at_the_end() -> None:
 
 
 def _start() -> None:
-    if sys.is_finalizing() or not _at_work.acquire(blocking=False):
+    """See that looks are made."""
+    global _leave  # noqa: PLW0603 - one process, one list
+    if sys.is_finalizing():
         return
-    try:
-        threading.Thread(target=_run, name="soulfra-grace", daemon=True).start()
-    except RuntimeError:  # no thread can be had any more: what waits is settled at exit
-        _at_work.release()
+    if _at_work.acquire(blocking=False):
+        _leave = pulse.add(_check)
+    else:
+        pulse.wake()  # where no thread could be had before
 
 
-def _run() -> None:
-    while _waiting:
-        time.sleep(TICK)
-        _round(time.monotonic())
+def _check(now: float) -> None:
+    global _leave
+    _round(now)
+    if _waiting:
+        return
+    leave, _leave = _leave, None
+    if leave is None:  # the thread was faster than who has started it
+        return
+    leave()
     _at_work.release()
     if _waiting:
         _start()
@@ -105,11 +116,14 @@ def _round(now: float) -> None:
 
 
 def _forget() -> None:
-    """Leave what waits to the parent, whose it is, as is the thread."""
-    global _at_work, _settles  # noqa: PLW0603 - a lock held at the fork stays held
+    """Leave what waits to the parent, whose it is."""
+    global _at_work, _leave, _settles  # noqa: PLW0603 - a lock held at the fork stays held
     _waiting.clear()
     _settles = False
     _at_work = threading.Lock()
+    leave, _leave = _leave, None
+    if leave is not None:
+        leave()
 
 
 os.register_at_fork(after_in_child=_forget)

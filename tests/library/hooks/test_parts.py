@@ -265,6 +265,38 @@ def test_a_look_may_ask_to_look_again(until: Until) -> None:
     until(lambda: not left and not grace._waiting)
 
 
+FORKS = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+os.register_at_fork(before=lambda: print(len(os.listdir("/proc/self/task")), end=" ", flush=True))
+from soulfra_monitor.hooks import grace
+from soulfra_monitor.hooks.pulse import pulse
+grace.later(lambda: 60.0, 0)
+while len(os.listdir("/proc/self/task")) == 1:
+    time.sleep(0.01)
+for _ in range(20):
+    if os.fork() == 0:
+        os._exit(len(os.listdir("/proc/self/task")) - 1)
+    if os.wait()[1]:
+        sys.exit("a child has our thread")
+    while len(os.listdir("/proc/self/task")) == 1:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux says how many threads there are")
+def test_what_waits_keeps_no_thread_across_a_fork(program: Program) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS.format(root=str(Path(__file__).parents[3]))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["1"] * 20, "", 0)
+
+
 def test_a_budget_is_per_second() -> None:
     now = [0.5]
     budget = grace.Budget(2, lambda: now[0])

@@ -1,4 +1,4 @@
-"""Python's own tests of what the hooks change come out under the hooks as they do without."""
+"""Python's own tests come out under the hooks as they do without, and stderr stays the program's own."""
 
 import importlib.util
 import json
@@ -61,3 +61,47 @@ def test_pythons_own_tests_come_out_the_same(module: str, tmp_path: Path) -> Non
         hooked = outcome(module, tmp_path / "hooked", hooked=True)
 
     assert hooked == bare.result()
+
+
+ALONE = """
+import sys
+sys.path.insert(0, {root!r})
+{first}
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(service="shop", url="http://127.0.0.1:1", spool={spool!r})
+monitor.start()
+monitor.report("lost")
+monitor.flush(2)
+{then}
+"""
+
+
+def alone(folder: Path, first: str, then: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run a program whose remediator is away."""
+    code = ALONE.format(root=str(ROOT), first=first, then=then, spool=str(folder / "spool"))
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60, cwd=folder
+    )
+
+
+@pytest.mark.parametrize("first", ["", "import logging"])
+def test_that_the_remediator_is_away_is_not_said_on_the_programs_stderr(first: str, tmp_path: Path) -> None:
+    assert alone(tmp_path, first).stderr == ""
+
+
+def test_a_log_that_the_program_has_set_up_says_that_the_remediator_is_away(tmp_path: Path) -> None:
+    done = alone(tmp_path, "import logging; logging.basicConfig()")
+
+    assert "soulfra_monitor:errors are kept until they can be sent" in done.stderr
+
+
+def test_a_stack_that_the_program_has_used_up_is_counted_and_not_complained_of(tmp_path: Path) -> None:
+    then = """
+monitor.broke("a place", RecursionError())
+monitor.flush(1)
+print(dict(monitor.stats().broken))
+"""
+
+    done = alone(tmp_path, "import logging; logging.basicConfig()", then)
+
+    assert (done.stdout, "a place" in done.stderr) == ("{'a place': 1}\n", False)

@@ -172,9 +172,9 @@ def test_threads_that_wait_for_work_or_an_event_are_not_hung(
     for thread in threads:
         thread.start()
     locks, looked = watchdog.Locks(kept), threading.Event()
-    undo = watchdog.pulse.add(locks.look, kept)
+    undo = pulse.add(locks.look, kept)
     ticks = iter(range(6))
-    undo_ticks = watchdog.pulse.add(lambda _: looked.set() if next(ticks, None) is None else None, kept)
+    undo_ticks = pulse.add(lambda _: looked.set() if next(ticks, None) is None else None, kept)
 
     assert looked.wait(30)
 
@@ -264,8 +264,8 @@ def test_an_idle_loop_is_neither_told_nor_woken(name: str, kept: Kept) -> None:
     thread.start()
     left = iter(range(6))
     undos = [
-        watchdog.pulse.add(loops.look, kept),
-        watchdog.pulse.add(lambda _: ticks.set() if next(left, None) is None else None, kept),
+        pulse.add(loops.look, kept),
+        pulse.add(lambda _: ticks.set() if next(left, None) is None else None, kept),
         loops.unpatch,
     ]
 
@@ -349,7 +349,7 @@ undo()
 
 def test_the_thread_is_not_there_while_the_process_forks_and_goes_on_in_both(kept: Kept) -> None:
     looks = threading.Event()
-    undo = watchdog.pulse.add(lambda _: looks.set(), kept)
+    undo = pulse.add(lambda _: looks.set(), kept)
 
     pid = os.fork()
     if pid == 0:
@@ -368,7 +368,7 @@ def test_a_check_that_fails_is_counted_and_the_others_go_on(kept: Kept) -> None:
     def fails(_: float) -> None:
         raise ValueError("ours")
 
-    undos = [watchdog.pulse.add(fails, kept), watchdog.pulse.add(lambda _: looks.set(), kept)]
+    undos = [pulse.add(fails, kept), watchdog.pulse.add(lambda _: looks.set(), kept)]
 
     assert looks.wait(10)
     for undo in undos:
