@@ -16,6 +16,7 @@ import uvloop
 from soulfra_monitor import cells, watchdog
 from soulfra_monitor.cells import Underway
 from soulfra_monitor.events import BOUNDS, Kind
+from soulfra_monitor.hooks.pulse import pulse
 from soulfra_monitor.watching import Options, unwatch, watch
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def test_a_check_that_fails_is_counted_and_the_others_go_on(kept: Kept) -> None:
     def fails(_: float) -> None:
         raise ValueError("ours")
 
-    undos = [pulse.add(fails, kept), watchdog.pulse.add(lambda _: looks.set(), kept)]
+    undos = [pulse.add(fails, kept), pulse.add(lambda _: looks.set(), kept)]
 
     assert looks.wait(10)
     for undo in undos:
