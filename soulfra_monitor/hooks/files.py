@@ -1,8 +1,10 @@
 """Files and sockets that the operating system refuses: no right, no space, no handles left.
 
-From Python 3.12 on, ``sys.monitoring`` shows each exception where it is raised, which costs nothing while
-none is. Before, ``open`` and the making of sockets are wrapped. The functions of ``os`` are not:
-``shutil.rmtree`` and others look them up in ``os.supports_dir_fd``, and are less safe without them.
+From Python 3.12 on, ``sys.monitoring`` shows each exception where it is handled (``handled``); one that
+nobody handles is told by others. Before, ``open`` and the making of sockets are wrapped: what ``write`` and
+``flush`` are refused, as on a full disk, is seen only where it is swallowed, logged or not caught. The
+functions of ``os`` are not wrapped: ``shutil.rmtree`` and others look them up in ``os.supports_dir_fd``, and
+are less safe without them.
 """
 
 import errno
@@ -13,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from soulfra_monitor.events import Kind
-from soulfra_monitor.hooks import Reporter, Undo
+from soulfra_monitor.hooks import Reporter, Undo, handled, program
 from soulfra_monitor.hooks.patch import Builtin, Patches
 from soulfra_monitor.hooks.stacks import here
 
@@ -31,15 +33,12 @@ REFUSALS = frozenset(
 )
 """What the system says when something is wrong with it, other than that there is no such file."""
 
-TOOLS = (4, 3)
-"""Numbers of tools for ``sys.monitoring`` that are nobody's, in the order in which they are tried."""
-
 
 def install(reporter: Reporter) -> Undo:
-    """Report an OSError of ``REFUSALS`` as it is raised, whoever catches it. The path is a fact."""
+    """Report each OSError of ``REFUSALS``, whoever catches it. The path is a fact."""
     patches = Patches(reporter, "files")
     if sys.version_info >= (3, 12):
-        _monitor(patches)
+        _listen(patches)
     else:
         _wrap(patches)
     return patches.undo
@@ -51,7 +50,7 @@ def _tell(patches: Patches, error: OSError) -> None:
     facts: dict[str, str | int | float] = {"errno": error.errno}
     if isinstance(error.filename, str | bytes | os.PathLike):
         facts["path"] = os.path.abspath(os.fsdecode(error.filename))
-    patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": here()})
+    patches.outlet.raised(Kind.FILE, error, facts=facts, context={"at": _raised_at(error)})
 
 
 def _opener(patches: Patches, before: Any) -> Builtin:
@@ -96,18 +95,24 @@ def _fit_socket(patches: Patches, module: ModuleType) -> None:
     patches.wrap(module.socket, "__init__", make)
 
 
-def _monitor(patches: Patches) -> None:
-    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]  # Python 3.12 and later
-    tool = next((number for number in TOOLS if monitoring.get_tool(number) is None), None)
-    if tool is None:
-        return  # others have taken all; the swallowed and the uncaught ones are still told
-    monitoring.use_tool_id(tool, "soulfra files")
-
-    def raised(_code: Any, _offset: int, error: BaseException) -> None:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+def _listen(patches: Patches) -> None:
+    def refused(error: OSError) -> None:
+        if error.errno in REFUSALS:
             patches.safely(_tell, patches, error)
 
-    monitoring.register_callback(tool, monitoring.events.RAISE, raised)
-    monitoring.set_events(tool, monitoring.events.RAISE)
-    patches.later(lambda: monitoring.free_tool_id(tool))
-    patches.later(lambda: monitoring.set_events(tool, 0))
+    undo = handled.on_refused(refused)
+    if (
+        undo is not None
+    ):  # else others have taken all tools; the swallowed and the uncaught ones are still told
+        patches.later(undo)
+
+
+def _raised_at(error: OSError) -> str:
+    """Return the innermost place of the program's own code that the error has come through."""
+    place, traceback = "", error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if program.is_own(code.co_filename):
+            place = f"{code.co_filename}:{traceback.tb_lineno} in {code.co_name}"
+        traceback = traceback.tb_next
+    return place or here()

@@ -9,16 +9,13 @@ import ast
 import builtins
 import opcode
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
-from soulfra_monitor.hooks import Undo, program, shapes
+from soulfra_monitor.hooks import Undo, handled, program, shapes
 from soulfra_monitor.hooks.swallowed import Broke, Site, Tell
-
-TOOLS = (4, 3)
-"""Tool ids that Python keeps for nobody."""
 
 PLACES_LIMIT = 10_000
 """Places and types remembered of one file: a program may make classes without end."""
@@ -30,59 +27,51 @@ Place = tuple[int, int, type[BaseException]]  # first line of the code, offset, 
 
 def install(tell: Tell, broke: Broke) -> Undo | None:
     """Listen to handled exceptions; None if other tools hold all ids."""
-    monitoring: Any = getattr(sys, "monitoring", None)
-    tool = None if monitoring is None else _claim(monitoring)
-    if tool is None:
-        return None
-    event = monitoring.events.EXCEPTION_HANDLED
-    monitoring.register_callback(tool, event, _listener(tell, broke))
-    monitoring.set_events(tool, event)
-
-    def undo() -> None:
-        monitoring.set_events(tool, 0)
-        monitoring.register_callback(tool, event, None)
-        monitoring.free_tool_id(tool)
-
-    return undo
+    return handled.on_handled(_listener(tell, broke))
 
 
-def _claim(monitoring: Any) -> int | None:
-    for tool in TOOLS:
-        if monitoring.get_tool(tool) is None:
-            monitoring.use_tool_id(tool, "soulfra_monitor")
-            return tool
-    return None
+def _listener(tell: Tell, broke: Broke) -> handled.Handled:
+    files: dict[str, dict[Place, Site | None]] = {}
 
-
-def _listener(tell: Tell, broke: Broke) -> Callable[[CodeType, int, BaseException], None]:
-    files: dict[str, dict[Place, Site | None] | None] = {}
-
-    def handled(code: CodeType, offset: int, error: BaseException) -> None:
+    def swallows(code: CodeType, offset: int, error: BaseException) -> None:
         try:
             places = files[code.co_filename]
         except KeyError:
-            places = files[code.co_filename] = {} if program.is_own(code.co_filename) else None
-        if places is None:
-            return
+            places = files[code.co_filename] = {}
         place = (code.co_firstlineno, offset, type(error))
         try:
             site = places[place]
         except KeyError:
-            if len(places) > PLACES_LIMIT:
-                places.clear()
-            site = places[place] = judged(code, offset, error, sys._getframe(1))  # noqa: SLF001 - the handler's
+            site = judged(places, place, code, error)
         if site is not None:
             site.hit(error)
 
-    def judged(code: CodeType, offset: int, error: BaseException, frame: FrameType) -> Site | None:
+    def judged(
+        places: dict[Place, Site | None], place: Place, code: CodeType, error: BaseException
+    ) -> Site | None:
+        site = None
         try:
-            finding = _finding(code, offset, error, frame)
-            return None if finding is None else Site(code.co_filename, finding, tell)
+            finding = _finding(code, place[1], error, _frame_of(code))
+            site = None if finding is None else Site(code.co_filename, finding, tell)
+        except RecursionError:  # the program is at its depth: judged when it comes by again
+            return None
         except Exception as failure:  # noqa: BLE001 - the edge to the host
             broke("swallowed.judge", failure)
-            return None
+        if len(places) > PLACES_LIMIT:
+            places.clear()
+        places[place] = site
+        return site
 
-    return handled
+    return swallows
+
+
+def _frame_of(code: CodeType) -> FrameType:
+    """Return the frame that runs *code*, some steps up."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - nothing else knows
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    assert frame is not None  # noqa: S101 - Python is calling from it
+    return frame
 
 
 def _finding(code: CodeType, offset: int, error: BaseException, frame: FrameType) -> shapes.Finding | None:
