@@ -1,8 +1,11 @@
 """Files and connections that nobody closed: ResourceWarning, which Python drops by default."""
 
+import atexit
 import re
 import sys
+import time
 import warnings
+from collections import deque
 from typing import Any
 
 from soulfra_monitor.events import Kind
@@ -12,6 +15,10 @@ from soulfra_monitor.hooks.patch import Patches
 OURS: tuple[str, None, type[Warning], None, int] = ("always", None, ResourceWarning, None, 0)
 """Our filter. It stands right before the one that drops ResourceWarning, so that all others win as before."""
 
+FILES, FILES_WITHIN = 20, 60.0
+"""Files that are left to the garbage collector within that many seconds before one is told: CPython closes
+each at once, as in ``json.load(open(path))``. One socket is told by itself."""
+
 STOCK = ("warnings", "_py_warnings")
 """Modules of the functions that Python itself shows warnings with."""
 
@@ -19,20 +26,30 @@ STOCK = ("warnings", "_py_warnings")
 def install(reporter: Reporter) -> Undo:
     """Report each ResourceWarning but those of child processes. What was not printed before is not printed.
 
+    Of files only the twentieth within a minute, and those that follow as fast. Our filter goes at exit: what
+    the end of the process closes is nobody's business.
+
     Where the program's own filters show ResourceWarning, or make errors of it, they are left as they are. In
     ``catch_warnings(record=True)`` warnings are the program's own business.
     """
     patches = Patches(reporter, "unclosed")
     ours = (*OURS,)  # an object of its own: known by identity
+    files: deque[float] = deque(maxlen=FILES)
     _insert(ours)
-    patches.later(lambda: _remove(ours))
+
+    def remove() -> None:
+        _remove(ours)
+
+    atexit.register(remove)
+    patches.later(remove)
+    patches.later(lambda: atexit.unregister(remove))
 
     def make(show: Any) -> Any:
         def _showwarnmsg(message: Any) -> None:
             if issubclass(message.category, ResourceWarning):
                 silent = patches.safely(_was_dropped, str(message.message), ours)
                 if not _recorded():
-                    patches.safely(_tell, patches, message, sys._getframe(1))  # noqa: SLF001 - where it died
+                    patches.safely(_tell, patches, files, message, sys._getframe(1))  # noqa: SLF001 - where it died
                 if silent:
                     return
             show(message)
@@ -49,12 +66,20 @@ def _recorded() -> bool:
     return getattr(shows, "__module__", "") not in STOCK
 
 
-def _tell(patches: Patches, message: Any, frame: Any) -> None:
+def _tell(patches: Patches, files: "deque[float]", message: Any, frame: Any) -> None:
     text = str(message.message)
     if sys.is_finalizing() or text.startswith("subprocess "):
         return  # what the end of the process closes; a child that was let go on purpose
+    if text.startswith("unclosed file ") and not _too_many(files, time.monotonic()):
+        return
     context = {"file": f"{message.filename}:{message.lineno}"}
     patches.outlet.noted(Kind.RESOURCE, text, frame=frame, context=context)
+
+
+def _too_many(files: "deque[float]", now: float) -> bool:
+    """Whether another file makes ``FILES`` within the time."""
+    files.append(now)
+    return len(files) == FILES and now - files[0] <= FILES_WITHIN
 
 
 def _insert(ours: Any) -> None:

@@ -257,7 +257,7 @@ def without_us(text: str) -> str:
     joined = re.sub(
         r", cb=\[[^\]]*soulfra_done[^\]]*\]| cb=\[[^\]]*soulfra_done[^\]]*\]", "", "\n".join(kept)
     )
-    return re.sub(r"Thread-\d+|Task-\d+|pid \d+", "", joined)
+    return re.sub(r"Thread-\d+|Task-\d+|pid \d+|fd=\d+", "", joined)
 
 
 # -- servers --

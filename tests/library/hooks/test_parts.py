@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ import redis
 import uvloop
 
 from soulfra_monitor.events import Kind
-from soulfra_monitor.hooks import futures, grace, stacks
+from soulfra_monitor.hooks import futures, grace, stacks, unclosed
 from soulfra_monitor.hooks.answers import bare
 from soulfra_monitor.hooks.exits import failed, program_of
 from soulfra_monitor.hooks.late import when_imported
@@ -491,7 +492,7 @@ def test_the_place_told_is_the_programs_own() -> None:
 
 
 def test_a_resource_warning_that_was_shown_before_is_shown_still(program: Program) -> None:
-    source = "def leak():\n    open(os.__file__).read(1)\nleak()"
+    source = "import socket\ndef leak():\n    socket.socket()\nleak()"
 
     shown = program(source, *ALL, options=("-W", "default"))
     hidden = program(source, *ALL)
@@ -502,11 +503,21 @@ def test_a_resource_warning_that_was_shown_before_is_shown_still(program: Progra
 
 
 def test_a_resource_warning_that_was_an_error_is_one_still(program: Program) -> None:
-    source = "def leak():\n    open(os.__file__).read(1)\nleak()"
+    source = "import socket\ndef leak():\n    socket.socket()\nleak()"
 
     outcome = program(source, *ALL, options=("-W", "error"))
 
     assert [(one.kind, one.type) for one in outcome.told] == [(Kind.RESOURCE, "ResourceWarning")]
+
+
+def test_twenty_files_within_a_minute_are_too_many() -> None:
+    files: deque[float] = deque(maxlen=unclosed.FILES)
+
+    slow = [unclosed._too_many(files, 4.0 * number) for number in range(100)]
+    fast = [unclosed._too_many(files, 1000.0 + number) for number in range(25)]
+
+    assert not any(slow)
+    assert fast == [False] * 19 + [True] * 6
 
 
 def test_recorded_warnings_are_the_programs_own(install: Install, recorder: Recorder) -> None:
