@@ -16,6 +16,10 @@ FileNotFoundError ...)
 an import that fails    normal around an import                         normal
 ======================  ==============================================  ====================================
 
+Whether something is flow control is seen by its name, and again by its class when it is raised: an own
+subclass of ValueError is an everyday exception too (``is_everyday``). A timeout around at most two statements
+of a loop that just ends or goes on (break, continue) is a poll, and normal.
+
 Normal whatever it catches: a handler that raises, reads the exception, logs, prints, counts (``n += 1``) or
 asks ``sys.exc_info()``; and one for StopIteration, GeneratorExit, KeyboardInterrupt, SystemExit or a
 cancellation. A ``finally`` that always returns, breaks or continues swallows whatever passes it.
@@ -23,7 +27,7 @@ cancellation. A ``finally`` that always returns, breaks or continues swallows wh
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 BROAD = frozenset({"Exception", "BaseException"})
@@ -54,10 +58,13 @@ FLOW = frozenset(
         "FileNotFoundError",
         "Full",
         "IndexError",
+        "IntegrityError",
         "InterruptedError",
         "KeyError",
         "LookupError",
         "NameError",
+        "NoOptionError",
+        "NoSectionError",
         "NotADirectoryError",
         "NotImplementedError",
         "OverflowError",
@@ -69,11 +76,15 @@ FLOW = frozenset(
         "UnicodeDecodeError",
         "UnicodeEncodeError",
         "UnicodeError",
+        "UnsupportedOperation",
         "ValueError",
         "ZeroDivisionError",
     }
 )
 """Exceptions that often stand for an answer: no such key, not a number, nothing there."""
+
+POLLS = frozenset({"TimeoutError", "timeout", "TimeoutExpired"})
+"""Exceptions by which a call says that nothing has happened yet."""
 
 PROBES = frozenset({"ImportError", "ModuleNotFoundError", "PackageNotFoundError"})
 _IMPORTS = frozenset({"import_module", "__import__", "find_spec", "version", "distribution", "load_module"})
@@ -130,6 +141,7 @@ class Finding:
     line: int  # of ``except``, or of the statement in ``finally`` that swallows
     catches: str  # as written; "anything" for ``except:`` and ``finally``
     why: str
+    everyday: tuple[str, ...] = ()  # named so, it is normal after all if it ``is_everyday``
 
 
 def findings(tree: ast.AST) -> Iterator[Finding]:
@@ -150,12 +162,13 @@ def judge(node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> Finding | 
     if _does_something(handler):
         return None
     catch, ready_made, drops = _catch(handler.type), _ready_made(handler.body), _drops(handler.body)
-    if catch is _Catch.NEVER or _is_probe(node, handler.type, catch):
+    if catch is _Catch.NEVER or _is_probe(node, handler.type, catch) or _is_poll(node, handler):
         return None
     if catch is _Catch.EVERYTHING and (drops or ready_made):
         return _found(handler, "catches everything and says nothing")
     if catch is _Catch.FAILURE and drops and not _only_cleans(node.body):
-        return _found(handler, "a failure is dropped")
+        everyday = names(handler.type) if _statements(node.body) <= GUARDED else ()
+        return replace(_found(handler, "a failure is dropped"), everyday=everyday)
     if catch is _Catch.FLOW and drops and _statements(node.body) > GUARDED and not _only_cleans(node.body):
         return _found(handler, "an everyday exception is dropped around more than it is meant for")
     return None
@@ -177,6 +190,22 @@ def names(expression: ast.expr | None) -> tuple[str, ...]:
         return ()
     parts = expression.elts if isinstance(expression, ast.Tuple) else [expression]
     return tuple(_last(part) for part in parts)
+
+
+def is_everyday(error: BaseException, caught: tuple[str, ...]) -> bool:
+    """Tell whether what an ``except`` names, and *error* is one of, is flow control by its class.
+
+    What the system says stays a failure whatever else it is: a wrong certificate is a ValueError too.
+    """
+    kinds = type(error).__mro__
+    named = next((kind for kind in kinds if kind.__name__ in caught), None)
+    if named is None:  # by another name than its own
+        return False
+    from_system = issubclass(named, OSError)
+    return any(
+        kind.__name__ in FLOW and (kind is named or issubclass(kind, OSError) or not from_system)
+        for kind in named.__mro__
+    )
 
 
 def _found(handler: ast.ExceptHandler, why: str) -> Finding:
@@ -205,6 +234,13 @@ def _is_probe(node: ast.Try | ast.TryStar, expression: ast.expr | None, catch: _
     if catch is _Catch.EVERYTHING:
         return all(isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in node.body)
     return bool(PROBES.intersection(names(expression))) and any(map(_imports, _inside(node.body)))
+
+
+def _is_poll(node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> bool:
+    """Tell whether a loop only waits in slices."""
+    caught = names(handler.type)
+    goes_on = all(isinstance(statement, (ast.Break, ast.Continue)) for statement in handler.body)
+    return bool(caught) and POLLS.issuperset(caught) and goes_on and _statements(node.body) <= GUARDED
 
 
 def _imports(node: ast.AST) -> bool:
@@ -262,18 +298,24 @@ def _is_plain_answer(statement: ast.stmt) -> bool:
 
 
 def _is_plain(value: ast.expr) -> bool:
+    if isinstance(value, (ast.Constant, ast.Name, ast.Attribute)):
+        return True
+    parts = _parts(value)
+    return parts is not None and all(map(_is_plain, parts))
+
+
+def _parts(value: ast.expr) -> list[ast.expr] | None:
+    """Return what a value that is written out is made of; None where it has to be worked out."""
     match value:
-        case ast.Constant() | ast.Name() | ast.Attribute():
-            return True
-        case ast.UnaryOp(operand=operand):
-            return _is_plain(operand)
+        case ast.UnaryOp(operand=part) | ast.FormattedValue(value=part):
+            return [part]
         case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
-            return all(map(_is_plain, parts))
-        case ast.Dict(values=parts):
-            return all(map(_is_plain, parts))
-        case ast.Call(func=ast.Name(id="dict" | "list" | "set" | "tuple"), args=[], keywords=[]):
-            return True
-    return False
+            return parts
+        case ast.Dict(values=parts) | ast.JoinedStr(values=parts):
+            return parts
+        case ast.Call(func=ast.Name(id="dict" | "list" | "set" | "tuple"), args=parts, keywords=named):
+            return [*parts, *(keyword.value for keyword in named)]
+    return None
 
 
 def _only_cleans(body: list[ast.stmt]) -> bool:
@@ -307,6 +349,7 @@ def suppressions(node: ast.With | ast.AsyncWith) -> Iterator[Finding]:
             catches = ast.Tuple(elts=call.args) if len(call.args) > 1 else call.args[0]
             handler = ast.ExceptHandler(type=catches, name=None, body=[ast.Pass()], lineno=call.lineno)
             stand_in = ast.Try(body=node.body, handlers=[handler], orelse=[], finalbody=[])
-            if judge(stand_in, handler) is not None:
+            found = judge(stand_in, handler)
+            if found is not None:
                 caught = ", ".join(map(ast.unparse, call.args))
-                yield Finding(line=call.lineno, catches=caught, why="suppress drops it")
+                yield replace(found, catches=caught, why="suppress drops it")

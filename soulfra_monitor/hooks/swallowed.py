@@ -16,7 +16,7 @@ from typing import Any
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, program
-from soulfra_monitor.hooks.shapes import NEVER, Finding
+from soulfra_monitor.hooks.shapes import NEVER, Finding, is_everyday
 
 SWITCH = "SOULFRA_SWALLOWED"
 
@@ -28,7 +28,7 @@ goes along with a later one as the fact ``repeats``."""
 class Site:
     """One place that swallows, and what it swallowed lately."""
 
-    __slots__ = ("context", "count", "tell", "until")
+    __slots__ = ("context", "count", "everyday", "tell", "until")
 
     def __init__(self, file: str, finding: Finding, tell: "Tell") -> None:
         self.context = {
@@ -36,6 +36,7 @@ class Site:
             "catches": finding.catches,
             "why": finding.why,
         }
+        self.everyday = finding.everyday
         self.tell = tell
         self.count = 0  # since the second began; threads may lose one now and then
         self.until = 0.0
@@ -57,13 +58,15 @@ def teller(reporter: Reporter) -> Tell:
 
     def tell(site: Site, error: BaseException | None) -> None:
         try:
-            if error is None or is_no_error(error):
+            if error is None or is_no_error(error) or is_everyday(error, site.everyday):
                 return
             repeats = max(0, site.count - BURST - 1)
             if site.count == 1 or site.count > BURST:
                 site.count, site.until = 1, monotonic() + 1.0
             facts = {"repeats": repeats} if repeats else None
             reporter.raised(Kind.SWALLOWED, error, facts=facts, context=site.context)
+        except RecursionError:
+            return  # the program is at its depth, and nothing of ours is broken
         except Exception as failure:  # noqa: BLE001 - the edge to the host: nothing of ours may reach it
             reporter.broke("swallowed", failure)
 

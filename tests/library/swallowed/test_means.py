@@ -153,7 +153,7 @@ def test_the_first_handler_that_fits_decides(means: str, kept: Kept, load: Load)
     with pytest.raises(RuntimeError):
         program.chooses(RuntimeError("not caught there"))
 
-    assert kept.types == ["Refused", "ZeroDivisionError", "PermissionError"]
+    assert kept.types == ["Refused", "PermissionError"]  # a division by zero is an everyday exception
 
 
 @pytest.mark.parametrize("name", ["logs", "chooses", "cleans"])
@@ -402,3 +402,32 @@ def test_doctests_and_printed_tracebacks_are_the_same(means: str, load: Load) ->
     assert program.f.__doc__.startswith("Divide.")
     assert "return 1 / x" in printed.getvalue()
     assert "swallowed" not in printed.getvalue().split("program.py")[-1]
+
+
+def test_an_own_class_of_an_everyday_kind_is_normal_around_a_statement(
+    means: str, kept: Kept, load: Load
+) -> None:
+    program = load("""
+        import json
+        class Wrong(ValueError): pass
+        class Refused(Exception): pass
+        def drops(error):
+            try:
+                raise error
+            except (Wrong, json.JSONDecodeError, Refused):
+                pass
+        def net(error):
+            try:
+                a = 1
+                b = 2
+                raise error
+            except Wrong:
+                pass
+    """)
+
+    for error in (program.Wrong("normal"), program.json.JSONDecodeError("normal", "", 0)):
+        program.drops(error)
+    program.drops(program.Refused("told"))
+    program.net(program.Wrong("told, as the net is wide"))
+
+    assert kept.types == ["Refused", "Wrong"]

@@ -1,6 +1,12 @@
 """Which handlers swallow: one case for each cell of the table in ``shapes``, and the usual idioms."""
 
 import ast
+import configparser
+import decimal
+import io
+import json
+import sqlite3
+import ssl
 from textwrap import dedent
 
 import pytest
@@ -36,6 +42,8 @@ def handler(catches: str, body: str, guarded: str = "work()") -> str:
         "return False",
         "return []",
         "return {'ok': False}",
+        "return dict(ok=False, rows=[])",
+        "return f'failed {self.name}'",
         "return default",
         "result = None",
         "result = self.last",
@@ -180,3 +188,50 @@ def test_a_finding_says_where_and_what() -> None:
     (finding,) = shapes.findings(ast.parse("try:\n  work()\nexcept (OSError, my.Error):\n  pass\n"))
 
     assert (finding.line, finding.catches) == (3, "(OSError, my.Error)")
+
+
+@pytest.mark.parametrize("body", ["break", "continue"])
+def test_a_loop_that_waits_in_slices_is_normal(body: str) -> None:
+    assert whys(handler("except TimeoutError:", body, "sock.recv(1)")) == []
+    assert whys(handler("except (socket.timeout, TimeoutError):", body, "sock.recv(1)")) == []
+    assert whys(handler("except TimeoutError:", "return", "sock.recv(1)")) == [FAILURE]
+    assert whys(handler("except TimeoutError:", body, "a(); b(); c()")) == [FAILURE]
+
+
+class _OwnError(ValueError):
+    pass
+
+
+class _UnrelatedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "caught"),
+    [
+        (json.JSONDecodeError("no", "", 0), "JSONDecodeError"),
+        (decimal.InvalidOperation(), "InvalidOperation"),
+        (configparser.NoSectionError("s"), "NoSectionError"),
+        (sqlite3.IntegrityError(), "IntegrityError"),
+        (_OwnError(), "_OwnError"),
+        (io.UnsupportedOperation(), "UnsupportedOperation"),
+        (FileNotFoundError(), "FileNotFoundError"),
+    ],
+)
+def test_everyday_exceptions_are_known_by_their_class(error: BaseException, caught: str) -> None:
+    assert shapes.is_everyday(error, (caught,))
+
+
+@pytest.mark.parametrize(
+    ("error", "caught"),
+    [
+        (FileNotFoundError(), "OSError"),
+        (ssl.SSLCertVerificationError(), "SSLCertVerificationError"),
+        (ConnectionRefusedError(), "ConnectionError"),
+        (_UnrelatedError(), "_UnrelatedError"),
+        (_OwnError(), "Alias"),
+        (KeyError(), "OSError"),
+    ],
+)
+def test_failures_are_no_everyday_exceptions(error: BaseException, caught: str) -> None:
+    assert not shapes.is_everyday(error, (caught,))
