@@ -20,6 +20,7 @@ from soulfra_monitor.meanings import (
     DENIED,
     EXPIRED,
     FULL,
+    LEFT,
     MEMORY,
     MESSAGE_LENGTH,
     PLAIN_FAULTS,
@@ -75,6 +76,9 @@ _LOSS = re.compile(r"\bdata (?:loss|was lost|corruption)\b|\bcorrupt(?:ed|ion)?\
 
 _SERVED = frozenset({Kind.REDIS, Kind.DATABASE})
 """Kinds that name who does not serve, whatever the connection failed of."""
+
+_SERIOUS = frozenset({"ERROR", "CRITICAL", "FATAL"})
+"""Levels of a log at which an error is one."""
 
 _STEPS = (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
 _LOW, _MEDIUM, _HIGH, _CRITICAL = range(len(_STEPS))
@@ -293,11 +297,22 @@ def _by_text(message: str) -> Meaning | None:
 def _usual(event: Event) -> Meaning | None:
     if event.kind is Kind.METHOD:
         return _unhandled_or_swallowed(event)
-    return USUAL.get(event.kind)
+    return LEFT if _is_left(event) else USUAL.get(event.kind)
+
+
+def _is_left(event: Event) -> bool:
+    """Tell whether only a framework has caught, and logged, what the program's own code raised.
+
+    A traceback begins where the exception was caught: there in a library, and further in in the program.
+    """
+    if event.kind is not Kind.LOGGED or not event.raised or event.context.get("level") not in _SERIOUS:
+        return False
+    frames = event.raised[0].frames
+    return bool(frames) and not frames[0].in_app and any(frame.in_app for frame in frames)
 
 
 def _unhandled_or_swallowed(event: Event) -> Meaning:
-    usual = USUAL.get(event.kind)
+    usual = LEFT if _is_left(event) else USUAL.get(event.kind)
     if usual is not None and usual.problem in (Problem.UNCAUGHT_EXCEPTION, Problem.UNHANDLED_REJECTION):
         return usual
     return SWALLOWED if event.handled else UNHANDLED
@@ -341,6 +356,8 @@ def _base(event: Event, problem: Problem) -> tuple[int, list[str]]:
         by_kind = _HIGH
     if _is_plain_exit(event):
         return _HIGH, ["The program ended by itself, with a status that says failure: counts as high."]
+    if _is_left(event) and by_problem <= _HIGH:
+        return _HIGH, ["A request or a job failed that the program had no answer for: high."]
     if by_kind > by_problem:
         return by_kind, [f"Kind {event.kind} counts as {_STEPS[by_kind]}."]
     return by_problem, [f"{problem} counts as {_STEPS[by_problem]}."]

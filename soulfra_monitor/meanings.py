@@ -76,8 +76,12 @@ _NAMES: tuple[tuple[str, str, Meaning], ...] = (
     ("ssl", "SSLError SSLEOFError SSLZeroReturnError SSLSyscallError SSLCertVerificationError", TLS),
     ("http", "RemoteDisconnected IncompleteRead BadStatusLine", DROPPED),
     ("urllib", "URLError", UNREACHED),
-    ("subprocess", "TimeoutExpired", Meaning(Problem.SERVICE_TIMEOUT, "a program did not end in time")),
-    ("subprocess", "CalledProcessError", Meaning(Problem.PROCESS_DIED, "a program ended with a failure")),
+    ("subprocess", "TimeoutExpired", Meaning(Problem.DEPENDENCY_FAILURE, "a program did not end in time")),
+    (
+        "subprocess",
+        "CalledProcessError",
+        Meaning(Problem.DEPENDENCY_FAILURE, "a program ended with a failure"),
+    ),
     (
         "redis",
         "ConnectionError TimeoutError BusyLoadingError ReadOnlyError MasterDownError TryAgainError",
@@ -196,6 +200,7 @@ CERTAIN: dict[Kind, Meaning] = {
 
 UNHANDLED = Meaning(Problem.UNCAUGHT_EXCEPTION, "nobody caught it")
 SWALLOWED = Meaning(Problem.SWALLOWED_ERROR, "it was caught, and the program went on")
+LEFT = Meaning(Problem.UNCAUGHT_EXCEPTION, "only the framework caught it, and logged it")
 USUAL: dict[Kind, Meaning] = {
     Kind.UNCAUGHT: UNHANDLED,
     Kind.THREAD: UNHANDLED,

@@ -6,11 +6,13 @@ import socket
 import sqlite3
 import ssl
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 
 import aiohttp
+import flask
 import pytest
 import redis
 import requests
@@ -20,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from soulfra_monitor.classify import Classification, History, classify
-from soulfra_monitor.events import Event, Kind, Raised, Relation
+from soulfra_monitor.events import Event, Frame, Kind, Raised, Relation
 from soulfra_monitor.meanings import CERTAIN, TEXTS, USUAL
 from soulfra_monitor.problems import Problem, Severity
 
@@ -436,3 +438,58 @@ def test_names_of_the_standard_library_are_spelt_as_it_spells_them() -> None:
     assert _name(socket.gaierror()) == "socket.gaierror"
     assert _name(urllib.error.URLError("x")) == "urllib.error.URLError"
     assert _name(sqlite3.OperationalError()) == "sqlite3.OperationalError"
+
+
+_FRAMEWORK = Frame(module="flask.app", function="Flask.wsgi_app", file="flask/app.py", line=1, in_app=False)
+_VIEW = Frame(module="shop", function="pay", file="shop.py", line=7, in_app=True)
+
+
+def _logged(*frames: Frame, level: str = "ERROR", type_name: str = "KeyError") -> Classification:
+    raised = Raised(type=type_name, message="'x'", frames=frames)
+    return classify(_event(raised, kind=Kind.LOGGED, message="'x'", handled=True, context={"level": level}))
+
+
+@pytest.mark.parametrize("type_name", ["KeyError", "shop.OutOfStock"])
+def test_what_only_the_framework_caught_and_logged_is_an_uncaught_exception(type_name: str) -> None:
+    found = _logged(_FRAMEWORK, _FRAMEWORK, _VIEW, type_name=type_name)
+
+    assert (found.problem, found.severity) == (Problem.UNCAUGHT_EXCEPTION, Severity.HIGH)
+    assert any("no answer" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        _logged(_VIEW),
+        _logged(_VIEW, _FRAMEWORK),
+        _logged(_FRAMEWORK),
+        _logged(_FRAMEWORK, _VIEW, level="WARNING"),
+        _logged(),
+    ],
+    ids=["caught by the program", "from a library", "of a library alone", "a warning", "no traceback"],
+)
+def test_other_logged_errors_count_as_swallowed(found: Classification) -> None:
+    assert (found.problem, found.severity) == (Problem.SWALLOWED_ERROR, Severity.MEDIUM)
+
+
+def test_a_failed_request_keeps_the_problem_that_its_exception_names() -> None:
+    found = _logged(_FRAMEWORK, _VIEW, type_name="redis.exceptions.ConnectionError")
+
+    assert (found.problem, found.severity) == (Problem.REDIS_UNAVAILABLE, Severity.HIGH)
+
+
+def test_the_traceback_of_a_failing_view_of_flask_tells_that_the_framework_caught_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = flask.Flask("shop")
+
+    @app.get("/")
+    def view() -> str:
+        raise KeyError("x")
+
+    assert app.test_client().get("/").status_code == 500
+    told = caplog.records[0].exc_info
+    assert told is not None
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(told[2])]
+    assert "site-packages" in files[0]
+    assert files[-1] == __file__
