@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 from soulfra_monitor.hooks import Reporter, Undo, exits
 from soulfra_monitor.hooks.patch import Builtin, Outlet, Patches
+from soulfra_monitor.hooks.stacks import leave
 from soulfra_monitor.hooks.unused import thrown_away
 
 _CHECKING = frozenset(("check_call", "check_output"))
@@ -31,19 +32,23 @@ def install(reporter: Reporter) -> Undo:
     patches = Patches(reporter, "children")
     exits_seen = Exits(patches)
     for name in ("kill", "killpg"):
-        patches.replace(os, name, _killer(name, getattr(os, name)))
+        patches.replace(os, name, _killer(getattr(os, name)))
     patches.on_import("subprocess", lambda module: _fit(patches, exits_seen, module))
     patches.on_import("asyncio.subprocess", lambda module: _fit_asyncio(patches, exits_seen, module))
     return patches.undo
 
 
-def _killer(name: str, before: Any) -> Builtin:
-    def kills(pid: int, sig: int, /) -> None:
-        if sig:
-            exits.SIGNALLED.append(pid)
-        before(pid, sig)
+def _killer(before: Any) -> Builtin:
+    def kills(*args: Any, **options: Any) -> None:
+        match args:
+            case (int(pid), int(number)) if number:
+                exits.SIGNALLED.append(pid)
+        try:
+            before(*args, **options)
+        except Exception as error:
+            leave(error)
+            raise
 
-    kills.__name__ = kills.__qualname__ = name
     return Builtin.of(before, "os", kills)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
-from soulfra_monitor.hooks.stacks import here
+from soulfra_monitor.hooks.stacks import here, leave
 
 _DB_API = ("OperationalError", "InterfaceError")
 
@@ -109,6 +109,7 @@ def _fit_asyncpg(patches: Patches, owner: Any, name: str) -> None:
                 return await function(*args, **kwargs)
             except OSError as error:  # TimeoutError is one
                 patches.outlet.raised(Kind.DATABASE, error, context={"driver": "asyncpg", "at": here()})
+                leave(error)
                 raise
 
         return watched

@@ -17,7 +17,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, handled, program
 from soulfra_monitor.hooks.patch import Builtin, Patches
-from soulfra_monitor.hooks.stacks import here
+from soulfra_monitor.hooks.stacks import here, leave
 
 REFUSALS = frozenset(
     (
@@ -54,23 +54,15 @@ def _tell(patches: Patches, error: OSError) -> None:
 
 
 def _opener(patches: Patches, before: Any) -> Builtin:
-    def opens(  # noqa: PLR0917 - the arguments of open
-        file: Any,
-        mode: str = "r",
-        buffering: int = -1,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-        closefd: bool = True,
-        opener: Any = None,
-    ) -> Any:
+    def opens(*args: Any, **options: Any) -> Any:
         try:
-            return before(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        except OSError as error:
-            patches.safely(_tell, patches, error)
+            return before(*args, **options)
+        except Exception as error:
+            if isinstance(error, OSError):
+                patches.safely(_tell, patches, error)
+            leave(error)
             raise
 
-    opens.__name__ = opens.__qualname__ = "open"  # what a wrong call is told
     return Builtin.of(before, "io", opens)
 
 
@@ -88,6 +80,7 @@ def _fit_socket(patches: Patches, module: ModuleType) -> None:
                 init(self, *args, **kwargs)
             except OSError as error:
                 patches.safely(_tell, patches, error)
+                leave(error)
                 raise
 
         return __init__

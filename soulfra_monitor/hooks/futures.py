@@ -14,7 +14,7 @@ from weakref import ref
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, grace
 from soulfra_monitor.hooks.patch import Patches
-from soulfra_monitor.hooks.stacks import holds
+from soulfra_monitor.hooks.stacks import holds, leave
 
 MARK = "_soulfra_unread"
 PATIENCE = 60.0
@@ -71,9 +71,10 @@ def _fit(patches: Patches, module: ModuleType) -> None:
             mark = patches.safely(_mark, patches, self, exception)
             try:
                 set_exception(self, exception)
-            except BaseException:
+            except BaseException as error:
                 if mark is not None:  # it had a result already
                     mark.read = True
+                leave(error)
                 raise
 
         return replaced

@@ -7,6 +7,7 @@ from typing import Any
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.answers import Asked, clock, means_failure
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import leave
 
 
 def install(reporter: Reporter) -> Undo:
@@ -26,6 +27,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
                 response = await function(self, method, str_or_url, **options)
             except failures as error:
                 patches.safely(_failed, patches, (self, method, str_or_url, began), error)
+                leave(error)
                 raise
             if means_failure(response.status):
                 asked = Asked(response.method, response.url, began)
@@ -41,6 +43,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
                 return await function(self)
             except failures as error:
                 patches.safely(Asked(self.method, self.url).failed, patches.outlet, error)
+                leave(error)
                 raise
 
         return read

@@ -7,6 +7,7 @@ from typing import Any
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.answers import Asked, means_failure
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import leave
 
 
 def install(reporter: Reporter) -> Undo:
@@ -48,6 +49,7 @@ class _Wrapping:
                 response = function(transport, request)
             except self._failure as error:
                 self._failed(asked, error)
+                leave(error)
                 raise
             self._answered(asked, response)
             return response
@@ -61,6 +63,7 @@ class _Wrapping:
                 response = await function(transport, request)
             except self._failure as error:
                 self._failed(asked, error)
+                leave(error)
                 raise
             self._answered(asked, response)
             return response
@@ -73,6 +76,7 @@ class _Wrapping:
                 return function(response)
             except self._failure as error:
                 self._failed(Asked(response.request.method, response.request.url), error)
+                leave(error)
                 raise
 
         return read
@@ -83,6 +87,7 @@ class _Wrapping:
                 return await function(response)
             except self._failure as error:
                 self._failed(Asked(response.request.method, response.request.url), error)
+                leave(error)
                 raise
 
         return aread

@@ -10,6 +10,7 @@ from typing import Any
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.answers import Asked, clock, means_failure
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import leave
 
 ASKED = "_soulfra_asked"
 """What a connection was asked last, and then what a response is the answer to, as ``_ask`` gives it."""
@@ -43,6 +44,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
             except failures as error:
                 if not isinstance(error, misuse):
                     patches.safely(_failed, patches, self, error)
+                leave(error)
                 raise
             vars(response)[ASKED] = vars(self).pop(ASKED, None)
             if means_failure(response.status):
@@ -82,6 +84,7 @@ def _fit_urllib3_response(patches: Patches, module: ModuleType) -> None:
             except ProtocolError as error:
                 if isinstance(error.__cause__, IncompleteRead):  # others were told by http.client
                     patches.safely(_failed, patches, self._original_response, error)
+                leave(error)
                 raise
 
         return read
@@ -101,6 +104,7 @@ def _watched(
             except failures as error:
                 if not isinstance(error, misuse):
                     patches.safely(_failed, patches, self, error)
+                leave(error)
                 raise
 
         return watched

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FrameType, ModuleType
+from types import BuiltinFunctionType, FrameType, ModuleType
 from typing import Any
 
 from soulfra_monitor.events import Kind
@@ -72,9 +72,15 @@ class Builtin(partial[Any]):
             __name__=before.__name__,
             __qualname__=before.__name__,
             __doc__=before.__doc__,
+            __self__=before.__self__,
+            __text_signature__=before.__text_signature__,
             __wrapped__=before,
         )
         return made
+
+    @property  # type: ignore[misc]  # what isinstance, and with it inspect.isbuiltin, goes by
+    def __class__(self) -> type:
+        return BuiltinFunctionType
 
     def __reduce__(self) -> Any:
         return vars(self)["__name__"]

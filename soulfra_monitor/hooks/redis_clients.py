@@ -8,7 +8,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
-from soulfra_monitor.hooks.stacks import here
+from soulfra_monitor.hooks.stacks import here, leave
 
 METHODS: dict[str, tuple[tuple[str, str], ...]] = {
     "redis.client": (
@@ -66,6 +66,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
                 return function(self, *args, **options)
             except failures as error:
                 patches.safely(failed, self, began, error)
+                leave(error)
                 raise
 
         async def command_async(self: Any, *args: Any, **options: Any) -> Any:
@@ -74,6 +75,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
                 return await function(self, *args, **options)
             except failures as error:
                 patches.safely(failed, self, began, error)
+                leave(error)
                 raise
 
         return command_async if inspect.iscoroutinefunction(function) else command

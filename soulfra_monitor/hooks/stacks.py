@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 ITEMS_LIMIT = 10_000
@@ -26,6 +26,42 @@ def _has(container: Any, wanted: object) -> bool:
     if type(container) is dict:
         items += list(container.values())
     return any(item is wanted for item in items)
+
+
+def leave(error: BaseException) -> None:
+    """Take the frame that calls from the traceback of *error*, which it has caught and raises again."""
+    traceback = error.__traceback__
+    if traceback is not None and traceback.tb_frame is sys._getframe(1):  # noqa: SLF001 - nothing else knows
+        error.__traceback__ = traceback.tb_next
+
+
+def leave_all(error: BaseException) -> None:
+    """Take our frames from the tracebacks of *error* and of all it came from, but for errors of ours."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = _without_ours(one.__traceback__)
+        parts = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        waiting += [other for other in (one.__cause__, one.__context__, *parts) if other is not None]
+
+
+def _without_ours(first: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without our frames above others: what ended in one of ours is left as it is."""
+    steps: list[TracebackType] = []
+    while first is not None:
+        steps.append(first)
+        first = first.tb_next
+    kept: TracebackType | None = None
+    for step in reversed(steps):
+        if kept is not None and step.tb_frame.f_code.co_filename.startswith(_OURS):
+            continue
+        if step.tb_next is not kept:
+            step.tb_next = kept
+        kept = step
+    return kept
 
 
 def at(frame: FrameType | None) -> str:

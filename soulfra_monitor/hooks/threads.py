@@ -6,6 +6,7 @@ from typing import Any
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.patch import Patches
+from soulfra_monitor.hooks.stacks import leave_all
 
 
 def install(reporter: Reporter) -> Undo:
@@ -20,6 +21,8 @@ def install(reporter: Reporter) -> Undo:
 
         def excepthook(args: Any) -> None:
             patches.safely(_tell, patches, args)
+            if args.exc_value is not None:
+                patches.safely(leave_all, args.exc_value)
             before(args)
 
         patches.replace(threading, "excepthook", excepthook)

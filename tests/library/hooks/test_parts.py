@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import concurrent.futures
+import copy
 import gc
 import http.client
 import importlib
@@ -233,6 +234,23 @@ def test_functions_look_as_they_did(install: Install) -> None:
     assert inspect.signature(aiohttp.ClientSession._request) == before["request"]
     assert inspect.iscoroutinefunction(aiohttp.ClientSession._request)
     assert inspect.signature(redis.Redis.execute_command) == before["command"]
+
+
+@pytest.mark.parametrize("place", ["builtins.open", "os.kill", "os.killpg"])
+def test_what_was_built_in_looks_built_in(install: Install, place: str) -> None:
+    module, _, name = place.partition(".")
+
+    def look() -> list[Any]:
+        found = getattr(importlib.import_module(module), name)
+        more = (found.__self__, found.__name__, found.__doc__, found.__text_signature__)
+        kinds = (inspect.isbuiltin(found), inspect.isroutine(found), inspect.isfunction(found))
+        same = pickle.loads(pickle.dumps(found)) is found and copy.copy(found) is found
+        return [*kinds, *more, same, repr(found), inspect.signature(found)]
+
+    before = look()
+    install("files", "children")
+
+    assert look() == before
 
 
 def test_open_that_is_kept_in_a_class_does_not_become_a_method(install: Install, tmp_path: Path) -> None:

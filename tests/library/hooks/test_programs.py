@@ -520,6 +520,37 @@ def test_in_developer_mode_the_same_is_printed_too(name: str, both: Program, pla
     assert plain(outcome.err) == plain(bare.err)
 
 
+REFUSED = """
+from http.client import HTTPConnection
+def ask():
+    HTTPConnection("127.0.0.1", 9).request("GET", "/")
+"""
+TRACEBACKS = {
+    "of a refused request": REFUSED + "ask()",
+    "of its cause": REFUSED + "try:\n    ask()\nexcept OSError as e:\n    raise ValueError from e",
+    "of its context": REFUSED + "try:\n    ask()\nexcept OSError:\n    raise ValueError",
+    "of its group": REFUSED + "try:\n    ask()\nexcept OSError as e:\n    raise ExceptionGroup('x', [e])",
+    "in a thread": REFUSED + "import threading\nt = threading.Thread(target=ask)\nt.start()\nt.join()",
+    "in a log": REFUSED + "import logging\ntry:\n    ask()\nexcept OSError:\n    logging.exception('x')",
+    "of what a hook calls in between": REFUSED + "HTTPConnection('127.0.0.1', 9).putrequest('GET', '/a b')",
+    "of a folder that is opened": "open('/')",
+    "of a future": POOL + "pool.submit(fail).result()",
+    "of a task": LOOP + "asyncio.run(fail())",
+    "of a database": "import sqlite3\nsqlite3.connect('/nowhere/at/all.db')",
+    "of a wrong call of open": "open()",
+    "of another wrong call of open": "open('x', colour=1)",
+    "of a wrong call of kill": "os.kill('x', 1)",
+}
+
+
+@pytest.mark.parametrize("name", TRACEBACKS)
+def test_the_traceback_is_as_without_hooks(name: str, both: Program) -> None:
+    outcome, bare = both(TRACEBACKS[name], *ALL)
+
+    assert "Traceback" in bare.err
+    assert outcome.err == bare.err
+
+
 def test_nothing_is_imported_only_to_be_watched(program: Program) -> None:
     outcome = program("", *ALL)
 
