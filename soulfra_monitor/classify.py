@@ -352,8 +352,8 @@ def _base(event: Event, problem: Problem) -> tuple[int, list[str]]:
     by_kind, by_problem = _BY_KIND.get(event.kind, _LOW), _BY_PROBLEM.get(problem, _LOW)
     if event.kind in _APPROACHING:
         by_problem = max(by_problem - 1, _MEDIUM)
-    if event.kind is Kind.CHILD and event.facts.get("signal"):
-        by_kind = _HIGH
+    if _is_uncertain(event):
+        by_kind = min(by_kind, _MEDIUM)
     if _is_plain_exit(event):
         return _HIGH, ["The program ended by itself, with a status that says failure: counts as high."]
     if _is_left(event) and by_problem <= _HIGH:
@@ -369,6 +369,13 @@ def _is_plain_exit(event: Event) -> bool:
     if event.kind is not Kind.EXIT or not isinstance(code, int) or event.facts.get("signal"):
         return False
     return code not in _KILLED and not event.context.get("at_once")
+
+
+def _is_uncertain(event: Event) -> bool:
+    """Tell whether it may come right by itself: an error that may yet be asked for, a lock yet released."""
+    if event.kind in (Kind.FUTURE, Kind.TASK):
+        return bool(event.facts.get("held"))
+    return event.kind is Kind.HUNG and event.facts.get("lock") == "alone"
 
 
 def _heed(event: Event, step: int, reasons: list[str]) -> int:

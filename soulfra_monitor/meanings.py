@@ -71,7 +71,7 @@ _NAMES: tuple[tuple[str, str, Meaning], ...] = (
     ("asyncio", "TimeoutError", TIMEOUT),
     ("asyncio", "IncompleteReadError", DROPPED),
     ("concurrent", "TimeoutError", TIMEOUT),
-    ("concurrent", "BrokenProcessPool", Meaning(Problem.PROCESS_DIED, "a worker of the pool died")),
+    ("concurrent", "BrokenProcessPool", Meaning(Problem.DEPENDENCY_FAILURE, "a worker of the pool died")),
     ("multiprocessing", "TimeoutError", TIMEOUT),
     ("ssl", "SSLError SSLEOFError SSLZeroReturnError SSLSyscallError SSLCertVerificationError", TLS),
     ("http", "RemoteDisconnected IncompleteRead BadStatusLine", DROPPED),
@@ -187,7 +187,7 @@ CODES: dict[str, Meaning] = {
 
 CERTAIN: dict[Kind, Meaning] = {
     Kind.EXIT: Meaning(Problem.PROCESS_DIED, "the process ended"),
-    Kind.CHILD: Meaning(Problem.PROCESS_DIED, "a child process failed"),
+    Kind.CHILD: Meaning(Problem.DEPENDENCY_FAILURE, "a program that this one has started failed"),
     Kind.HUNG: Meaning(Problem.SERVICE_TIMEOUT, "a call has not come back"),
     Kind.SLOW: Meaning(Problem.SERVICE_TIMEOUT, "a call took longer than it may"),
     Kind.LOOP_BLOCKED: Meaning(Problem.LOOP_BLOCKED, "the event loop stood still"),

@@ -1,10 +1,10 @@
 """Children of ``subprocess`` that fail without anybody looking at their exit code.
 
 ``check=True``, ``check_call`` and ``check_output`` look. So does who reads ``returncode``, or makes use of
-what ``wait``, ``poll`` or ``call`` give. A child that nobody has looked at after the grace time, or by the
-time its object is gone, is told, unless its end was no failure: the program itself has sent a signal, the
-signal was an orderly one, or the exit code is a 1 that means no (``exits``). Other exit codes of 1 are told
-once per program.
+what ``wait``, ``poll`` or ``call`` give, or of the stderr that ``communicate`` gives. A child that nobody has
+looked at after the grace time, or by the time its object is gone, is told, unless its end was no failure: the
+program itself has sent a signal, the signal was an orderly one, or the exit code is a 1 that means no
+(``exits``). Other exit codes of 1 are told once per program.
 """
 
 import os
@@ -87,13 +87,14 @@ class Exits:
         """Take note that the program itself sends a signal to the child: its end is wished for."""
         self._signalled.add(owner)
 
-    def failed(self, owner: Any, program: str, code: int, at: str, pid: int | None) -> None:
+    def failed(self, owner: Any, args: Any, code: int, at: str, pid: int | None) -> None:
         """Take note of a child's end, known to *owner*."""
+        program = exits.program_of(args)
         if (
             pid in exits.SIGNALLED
             or owner in self._signalled
             or owner in self._exits
-            or not exits.failed(program, code)
+            or not exits.failed(args, code)
         ):
             return
         if code == 1 and not self._first(program):
@@ -192,17 +193,22 @@ def _fit(patches: Patches, seen: Exits, module: ModuleType) -> None:
 
 def _ended(seen: Exits, popen: Any, frame: FrameType, module: ModuleType) -> None:
     names, outside = _climb(frame, module)
-    if "run" not in names and not _CHECKING & set(names):  # those give or raise it by other means
-        seen.failed(
-            popen, exits.program_of(popen.args), vars(popen)["returncode"], _place(outside), popen.pid
-        )
+    if "run" in names or _CHECKING & set(names):  # those give or raise it by other means
+        return
+    if "communicate" in names and popen.stderr is not None and not _drops(outside):
+        return  # who reads what the child complains of looks at its failure
+    seen.failed(popen, popen.args, vars(popen)["returncode"], _place(outside), popen.pid)
+
+
+def _drops(frame: FrameType | None) -> bool:
+    return frame is None or thrown_away(frame.f_code, frame.f_lasti)
 
 
 def _completed(seen: Exits, completed: Any, frame: FrameType, module: ModuleType) -> None:
     names, outside = _climb(frame, module)
     if names[:1] == ["run"] and not frame.f_locals.get("check"):
         code = vars(completed)["returncode"]
-        seen.failed(completed, exits.program_of(completed.args), code, _place(outside), None)
+        seen.failed(completed, completed.args, code, _place(outside), None)
 
 
 def _climb(frame: FrameType | None, module: ModuleType) -> tuple[list[str], FrameType | None]:
@@ -280,7 +286,7 @@ def _exited(seen: Exits, protocol: Any) -> None:
     code = transport.get_returncode()
     if code:
         popen = transport.get_extra_info("subprocess")  # uvloop's has none
-        seen.failed(protocol, exits.program_of(getattr(popen, "args", None)), code, "", transport.get_pid())
+        seen.failed(protocol, getattr(popen, "args", None), code, "", transport.get_pid())
 
 
 def _waited(seen: Exits, protocol: Any, frame: FrameType) -> None:

@@ -51,7 +51,7 @@ def _watch(patches: Patches, process: Any, signalled: "WeakSet[Any]") -> None:
         code = _code(popen)
         if code is None:
             return EVERY
-        if popen not in signalled and popen.pid not in exits.SIGNALLED and exits.failed("", code):
+        if popen not in signalled and popen.pid not in exits.SIGNALLED and exits.failed(None, code):
             exits.tell(patches.outlet, name, code)
         return None
 

@@ -234,7 +234,7 @@ def test_a_code_of_the_system_says_what_is_wrong(key: str, value: str | float, p
         (Kind.REDIS, Problem.REDIS_UNAVAILABLE, Severity.HIGH),
         (Kind.DATABASE, Problem.DATABASE_UNAVAILABLE, Severity.HIGH),
         (Kind.FILE, Problem.OTHER, Severity.LOW),
-        (Kind.CHILD, Problem.PROCESS_DIED, Severity.MEDIUM),
+        (Kind.CHILD, Problem.DEPENDENCY_FAILURE, Severity.MEDIUM),
         (Kind.EXIT, Problem.PROCESS_DIED, Severity.CRITICAL),
         (Kind.HANDLES, Problem.HANDLE_EXHAUSTION, Severity.HIGH),
         (Kind.THREADS, Problem.HANDLE_EXHAUSTION, Severity.HIGH),
@@ -493,3 +493,21 @@ def test_the_traceback_of_a_failing_view_of_flask_tells_that_the_framework_caugh
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(told[2])]
     assert "site-packages" in files[0]
     assert files[-1] == __file__
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (Kind.FUTURE, {"held": 1}),
+        (Kind.TASK, {"held": 1}),
+        (Kind.HUNG, {"lock": "alone"}),
+        (Kind.CHILD, {"signal": 9}),
+        (Kind.CHILD, {"exit_code": 1}),
+    ],
+)
+def test_what_may_come_right_by_itself_calls_nobody(kind: Kind, facts: dict[str, str | int]) -> None:
+    assert classify(_event(kind=kind, message="m", facts=facts)).severity is Severity.MEDIUM
+
+
+def test_locks_that_threads_hold_against_each_other_are_serious() -> None:
+    assert _severity(kind=Kind.HUNG, message="m", facts={"lock": "mutual"}) is Severity.HIGH

@@ -484,17 +484,30 @@ def test_an_address_is_told_without_what_may_be_secret(url: str, expected: tuple
 @pytest.mark.parametrize(
     ("program", "code", "expected"),
     [
-        ("x", 0, False),
-        ("x", 3, True),
-        ("x", -9, True),
-        ("x", -15, False),
-        ("sh", 143, False),
-        ("sh", 137, True),
-        ("grep", 1, False),
-        ("grep", 2, True),
+        (["x"], 0, False),
+        (["x"], 1, True),
+        (["x"], 3, True),
+        (["x"], -9, True),
+        (["x"], -15, False),
+        (["sh"], 143, False),
+        (["sh"], 137, True),
+        (["grep", "x"], 1, False),
+        ([b"/bin/grep", b"x"], 1, False),
+        ("grep x file", 1, False),
+        ("LANG=C /bin/grep x file | sort", 1, False),
+        ("cat file | grep -c x", 1, False),
+        ("if ! grep -q x file; then exit 1; fi", 1, False),
+        ("cp grep target", 1, True),
+        ("cp a b", 1, True),
+        (["bash", "-c", "grep -q x file"], 1, False),
+        (["bash", "-ec", "cp a b"], 1, True),
+        (["git", "diff", "--quiet"], 1, False),
+        (["git", "push"], 128, True),
+        (["grep", "x"], 2, True),
+        (None, 1, True),
     ],
 )
-def test_which_ends_of_a_child_are_failures(program: str, code: int, expected: bool) -> None:
+def test_which_ends_of_a_child_are_failures(program: object, code: int, expected: bool) -> None:
     assert failed(program, code) is expected
 
 

@@ -451,6 +451,10 @@ asyncio.run(main())""",
     "exit code of poll used": CHILD
     + "child = subprocess.Popen(END)\nwhile not (code := child.poll()):\n    time.sleep(0.01)\n"
     + "print(code)\nsettle()",
+    "stderr of a child read": CHILD
+    + "child = subprocess.Popen(END, stderr=subprocess.PIPE)\nout, err = child.communicate()\n"
+    + "print(err)\nsettle()",
+    "shell that finds nothing": "import subprocess\nsubprocess.run('grep x /dev/null', shell=True)\nsettle()",
     "grep finds nothing": "import subprocess\nsubprocess.run(['grep', 'x', '/dev/null'])\nsettle()",
     "child ended by us": "import subprocess\nc = subprocess.Popen(['sleep', '60'])\nc.kill()\n"
     "c.wait()\nsettle()",
