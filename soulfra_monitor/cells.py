@@ -30,7 +30,7 @@ BODIES_LIMIT = 1000
 class Method:
     """What is known of one watched method. Compared by identity: it is a key on the hot path."""
 
-    __slots__ = ("failed", "name", "quick", "reporter", "service", "slow", "timeout")
+    __slots__ = ("expected", "failed", "name", "quick", "reporter", "service", "slow", "timeout")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Method:
         slow: float | None = None,  # seconds; a longer call is reported
         timeout: float | None = None,  # seconds; a longer call is one for the watchdog
         failed: Failed | None = None,
+        expected: tuple[type[BaseException], ...] = (),  # exceptions that are answers
     ) -> None:
         self.service = service
         self.name = name
@@ -48,6 +49,7 @@ class Method:
         self.slow = slow
         self.timeout = timeout
         self.failed = failed
+        self.expected = expected
         self.quick = BOUNDS[0] if slow is None else min(BOUNDS[0], slow)
 
 

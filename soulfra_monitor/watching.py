@@ -8,7 +8,7 @@ modules, classes), a proxy is returned, and only what goes through the proxy is 
 import functools
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -54,6 +54,9 @@ class WatchError(ValueError):
     """An object that cannot be watched in this way; the message says why."""
 
 
+Expected = type[BaseException] | Iterable[type[BaseException]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to watch an object."""
@@ -64,6 +67,15 @@ class Options:
     slow: float | None = None  # seconds; a longer call is reported when it ends
     timeout: float | None = None  # seconds; a longer call is reported by the watchdog while it lasts
     failed: Failed | None = None  # tells of a returned value whether, or why, it means failure
+    expected: Expected = ()  # exceptions that are answers of the service: neither told nor failures
+
+    def __post_init__(self) -> None:
+        """Make a tuple of ``expected``. Raises TypeError where it names anything but exceptions."""
+        given = self.expected
+        kinds = (given,) if isinstance(given, type) else tuple(given)
+        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise TypeError("expected must be a class of exceptions, or several")
+        object.__setattr__(self, "expected", kinds)
 
     def selects(self, name: str) -> bool:
         """Tell whether a method of that name is to be watched."""
@@ -96,6 +108,7 @@ class _Watcher:
             slow=options.slow,
             timeout=options.timeout,
             failed=options.failed,
+            expected=cast("tuple[type[BaseException], ...]", options.expected),
         )
 
 
@@ -169,6 +182,7 @@ def _twin_for(original: type, watcher: _Watcher) -> type:
             options.slow,
             options.timeout,
             id(options.failed),
+            options.expected,
         ),
     )
     made = _twins.get(key)

@@ -438,12 +438,13 @@ def _long(cell: Cell, seconds: float) -> None:
 
 
 def _raised(cell: Cell, error: BaseException, seconds: float) -> None:
-    """Count a call that ended with an exception, and tell it, unless it is one that only ends something."""
+    """Count a call that ended with an exception, and tell it unless it is an end or expected."""
     cell.add(seconds)
     if (
         not isinstance(error, Exception)
         or isinstance(error, _ENDS)
         or type(error).__name__ == "CancelledError"
+        or isinstance(error, cell.method.expected)
     ):
         return
     cell.failures += 1

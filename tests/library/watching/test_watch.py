@@ -346,3 +346,43 @@ def test_nothing_is_left_of_an_object_that_is_gone(see: See) -> None:
 
     assert reference() is None
     assert cells.in_flight() == ()
+
+
+class _Answers:
+    def find(self, error: Exception) -> None:
+        raise error
+
+    async def find_later(self, error: Exception) -> None:
+        raise error
+
+    def several(self, error: Exception) -> Iterator[int]:
+        yield 1
+        raise error
+
+
+async def _ask(service: Any, error: Exception) -> None:
+    for find in (service.find, lambda error: list(service.several(error))):
+        with pytest.raises(type(error)):
+            find(error)
+    with pytest.raises(type(error)):
+        await service.find_later(error)
+
+
+@pytest.mark.parametrize("expected", [LookupError, [LookupError], frozenset({KeyError, IndexError})])
+async def test_expected_exceptions_are_counted_as_calls_and_neither_told_nor_failures(
+    expected: Any, see: See, told: Any, counted: Counted
+) -> None:
+    service = see(_Answers(), Options(expected=expected))
+
+    await _ask(service, KeyError("no such user"))
+    await _ask(service, OSError("the disk"))
+
+    assert [str(error) for _, error in told.errors] == ["the disk"] * 3
+    numbers = {name: (calls.count, calls.failures) for name, calls in counted().items()}
+    assert {numbers[name] for name in ("find", "find_later", "several")} == {(2, 1)}
+
+
+@pytest.mark.parametrize("expected", [int, [ValueError, "KeyError"], [ValueError("an instance")], 3])
+def test_what_is_expected_must_be_classes_of_exceptions(expected: Any) -> None:
+    with pytest.raises(TypeError):
+        Options(expected=expected)
