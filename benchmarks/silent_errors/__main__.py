@@ -39,7 +39,12 @@ SETTLE = 1.5  # seconds after a program's end in which its errors may still come
 LIBRARY, SENTRY, SENTRY_MORE = "soulfra-monitor", "sentry-sdk", "sentry-sdk + 2"
 WATCHERS = (LIBRARY, SENTRY, SENTRY_MORE)
 
-EXTRA = frozenset({"killed", "refused_async", "permission_denied", "connection_reset"})
+EXTRA = frozenset(
+    {
+        *("killed", "refused_async", "permission_denied", "connection_reset"),
+        *("raw_refused", "raw_refused_async", "ignored_system", "ready_answer"),
+    }
+)
 """Kinds beyond the 32 that the goal is about."""
 
 
