@@ -2,6 +2,10 @@
 
 import sys
 
+TYPE_CHECKING = False  # typing's is true for type checkers as well, and costs most of a megabyte
+if TYPE_CHECKING:
+    from typing import TextIO
+
 USAGE = """\
 usage: python -m soulfra_monitor [--service NAME] [--url URL] PROGRAM.py [ARGUMENT ...]
        python -m soulfra_monitor [--service NAME] [--url URL] -m MODULE [ARGUMENT ...]
@@ -23,7 +27,7 @@ _VARIABLES = {"--service": "SOULFRA_SERVICE", "--url": "SOULFRA_URL"}
 def main(arguments: list[str]) -> int:
     """Do what the command line says; return the exit status where the program's own does not take over."""
     if arguments[:1] in (["-h"], ["--help"]):
-        sys.stdout.write(USAGE)
+        _say(sys.stdout, USAGE)
         return 0
     if arguments[:1] == ["--list-swallowed"]:
         return _list(arguments[1:])
@@ -59,8 +63,14 @@ def _list(paths: list[str]) -> int:
 
 
 def _refuse(why: str) -> int:
-    sys.stderr.write(f"{USAGE.partition(chr(10) * 2)[0]}\nsoulfra_monitor: {why}\n")
+    _say(sys.stderr, f"{USAGE.partition(chr(10) * 2)[0]}\nsoulfra_monitor: {why}\n")
     return 2
+
+
+def _say(stream: "TextIO | None", text: str) -> None:
+    """Write, unless the stream was closed before Python began."""
+    if stream is not None:
+        stream.write(text)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main(pipe: int, kind: str, target: str, arguments: list[str]) -> None:
     _take_place(kind, target, arguments)
     record = _watch(kind, target)
     if record is not None:
-        os.write(pipe, os.fsencode(record.path))
+        _send(pipe, record.path)
     os.close(pipe)
     try:
         _RUN[kind](target)
@@ -36,6 +36,19 @@ def main(pipe: int, kind: str, target: str, arguments: list[str]) -> None:
     else:
         return
     _end(uncaught, record)  # outside of the handler: what a hook raises there has no context of ours
+
+
+def _send(pipe: int, path: str) -> None:
+    try:
+        os.write(pipe, os.fsencode(path))
+    except OSError:  # the parent is gone, and so shall we
+        return
+
+
+def _complain(text: str) -> None:
+    """Write to standard error, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(text)
 
 
 def _take_place(kind: str, target: str, arguments: list[str]) -> None:
@@ -73,7 +86,7 @@ def _watch(kind: str, target: str) -> Any:
         if record is not None:
             record.kept = True
     except Exception as error:  # noqa: BLE001 - told, and the program runs unwatched
-        sys.stderr.write(f"soulfra_monitor: the program runs unwatched: {type(error).__name__}: {error}\n")
+        _complain(f"soulfra_monitor: the program runs unwatched: {type(error).__name__}: {error}\n")
         return None
     else:
         return record
@@ -126,7 +139,7 @@ def _source(path: str) -> bytes:
             return file.read()
     except OSError as error:
         program = sys.executable
-        sys.stderr.write(f"{program}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n")
+        _complain(f"{program}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n")
         sys.exit(2)
 
 
@@ -177,7 +190,8 @@ def _run_stdin() -> None:
     names = _fresh_main(__loader__=BuiltinImporter, __file__="<stdin>")
     if "__cached__" in vars(_OURS):
         names["__cached__"] = None
-    exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True), names)  # noqa: S102
+    source = sys.stdin.buffer.read() if sys.stdin is not None else b""
+    exec(compile(source, "<stdin>", "exec", dont_inherit=True), names)  # noqa: S102
 
 
 _RUN = {"script": _run_script, "module": _run_module, "code": _run_code}
@@ -241,9 +255,9 @@ def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
 
 def _say_both(another: BaseException, error: BaseException) -> None:
     another.__traceback__ = _without_ours(another.__traceback__)
-    sys.stderr.write("Error in sys.excepthook:\n")
+    _complain("Error in sys.excepthook:\n")
     sys.__excepthook__(type(another), another, another.__traceback__)
-    sys.stderr.write("\nOriginal exception was:\n")
+    _complain("\nOriginal exception was:\n")
     sys.__excepthook__(type(error), error, error.__traceback__)
 
 

@@ -49,6 +49,7 @@ _SIGNALS = {
 }
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
+_FIRST = 10  # the lowest descriptor for our file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +226,9 @@ def begin(folder: str, service: str) -> Record | None:
     try:
         os.makedirs(folder, _FOLDER_MODE, exist_ok=True)
         _bound(folder)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+        fd = _moved_up(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+        )
     except OSError:
         return None
     record = Record(path, fd, os.getpid(), 0)
@@ -239,6 +242,16 @@ def begin(folder: str, service: str) -> Record | None:
         os.close(fd)
         return None
     return record
+
+
+def _moved_up(fd: int) -> int:
+    """Give the file a descriptor that no program expects to be free, such as that of a closed stream."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    except OSError:  # hardly any descriptors may be had
+        return fd
+    os.close(fd)
+    return moved
 
 
 def sweep(folder: str) -> Iterator[Life]:

@@ -4,6 +4,7 @@ It imports next to nothing until the program has ended. What it passes on is wha
 of the terminal reach the program by themselves, since both are in one process group.
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -28,32 +29,69 @@ _FROM_TERMINAL = {
     signal.SIGHUP,
     signal.SIGCONT,
 }
+_TERMINAL_STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 _NOT_FOUND = 127
+_FIRST = 10
+"""The lowest descriptor that we keep: those below it have meanings, and may be closed on purpose."""
+_MEANT = ("LISTEN_PID", "WATCHDOG_PID")
+"""Variables by which a service manager says to which process the others are addressed."""
 
 
 def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
     """Run the program to its end, and end in the same way: does not come back."""
     os.environ.update(variables)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    ours, theirs = os.pipe()  # through it the child says where the record of its life is
+    ours, theirs = map(_move_up, os.pipe())  # through it the child says where the record of its life is
     parent, pid = os.getpid(), os.fork()
     if pid == 0:
         os.set_inheritable(theirs, True)
         _become([str(theirs), kind, *arguments], parent, before)
     os.close(theirs)
-    _let_go()
+    stderr = _let_go(ours)
     program = Program(pid)
     status = program.wait()
-    _tell(program, status, [kind, *arguments], _record(ours))
+    _tell(program, status, [kind, *arguments], _record(ours), stderr)
     _end(status)
 
 
-def _let_go() -> None:
-    """Leave input and output to the program alone, so that their other ends notice when it closes them."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    os.close(nothing)
+def _move_up(fd: int) -> int:
+    """Give an open file a descriptor that no program expects to be free."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    except OSError:  # hardly any descriptors may be had
+        return fd
+    os.close(fd)
+    return moved
+
+
+def _let_go(pipe: int) -> int | None:
+    """Leave what is open to the program alone, so that its other ends notice when it closes it.
+
+    Returns what was standard error, for what we may have to say at the end; None where it was closed.
+    """
+    try:
+        stderr = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    except OSError:
+        stderr = None
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
+        if int(name) not in (0, 1, 2, pipe, stderr):
+            _close(int(name))
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+    except OSError:  # there may be no devices here
+        return stderr
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    if nothing > 2:  # noqa: PLR2004 - else it is one of them
+        os.close(nothing)
+    return stderr
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:  # it was that of the list itself
+        return
 
 
 def _record(pipe: int) -> str:
@@ -69,14 +107,32 @@ def _become(arguments: list[str], parent: int, mask: set[int]) -> "NoReturn":
     """Become the program, in the forked process."""
     try:
         _die_with(parent)
+        _readdress(parent)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored is inherited
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.execv(sys.executable, [sys.executable, *_options(), CHILD, *arguments])  # noqa: S606
     except OSError as error:
-        sys.stderr.write(f"soulfra_monitor: cannot start {sys.executable}: {error.strerror}\n")
+        _say(2, f"cannot start {sys.executable}: {error.strerror}")
     finally:
         os._exit(_NOT_FOUND)
+
+
+def _say(stderr: int | None, text: str) -> None:
+    """Complain, where somebody may read it."""
+    try:
+        if stderr is not None:
+            os.write(stderr, f"soulfra_monitor: {text}\n".encode())
+    except OSError:  # nobody reads it
+        return
+
+
+def _readdress(parent: int) -> None:
+    """Let the program take what a service manager has addressed to this process: it knows of no other."""
+    for name in _MEANT:
+        if os.environ.get(name) == str(parent):
+            os.environ[name] = str(os.getpid())
+            os.environ.pop(f"{name}FDID", None)  # names the process in another way, and need not be there
 
 
 def _die_with(parent: int) -> None:
@@ -110,6 +166,7 @@ class Program:
         self.asked: set[int] = set()  # signals that somebody sent it by way of us, or of the terminal
         self._oom_kills = groups.oom_kills()
         self._was_stopped = False
+        self._is_asked_to_stop = False  # by a terminal, since it last went on
 
     def wait(self) -> int:
         """Pass signals on until the program has ended; return its wait status."""
@@ -128,6 +185,7 @@ class Program:
     def _pass(self, information: signal.struct_siginfo) -> None:
         number = information.si_signo
         self.asked.add(number)
+        self._is_asked_to_stop |= number in _TERMINAL_STOPS
         if information.si_code == _KERNEL and not self._is_for_us(number):
             return
         if number == signal.SIGCONT and self._was_stopped and not self._is_stopped():
@@ -150,16 +208,25 @@ class Program:
                 return None
             if pid == 0:
                 return None
-            if pid != self.pid or os.WIFCONTINUED(status):
+            if pid != self.pid:
                 continue
-            if not os.WIFSTOPPED(status):
+            if os.WIFCONTINUED(status):
+                self._is_asked_to_stop = False
+            elif os.WIFSTOPPED(status):
+                self._stop(os.WSTOPSIG(status))
+            else:
                 return status
-            self._stop(os.WSTOPSIG(status))
 
     def _stop(self, number: int) -> None:
-        """Stop as the program has, so that a shell sees it; go on when continued."""
+        """Stop as the program has, so that a shell sees it; go on when continued.
+
+        Not if somebody has stopped the program alone: who lets it go on does not know of us.
+        """
+        if number not in _TERMINAL_STOPS:
+            if not self._is_asked_to_stop:
+                return
+            number = signal.SIGSTOP  # its way to stop when the terminal asks
         self._was_stopped = True
-        number = number if number in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU) else signal.SIGSTOP
         os.kill(os.getpid(), number)
         if number != signal.SIGSTOP:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
@@ -178,7 +245,7 @@ class Program:
             self.asked.add(information.si_signo)
 
 
-def _tell(program: Program, status: int, command: list[str], record: str) -> None:
+def _tell(program: Program, status: int, command: list[str], record: str, stderr: int | None) -> None:
     """Tell the remediator if the end was no good one."""
     try:
         if status == 0:
@@ -189,9 +256,7 @@ def _tell(program: Program, status: int, command: list[str], record: str) -> Non
         code = os.waitstatus_to_exitcode(status)
         endings.tell(code, program.asked, command, record, oom=program.was_short_of_memory())
     except Exception as error:  # noqa: BLE001 - the exit status must come out whatever happens here
-        sys.stderr.write(
-            f"soulfra_monitor: the end of the program is not told: {type(error).__name__}: {error}\n"
-        )
+        _say(stderr, f"the end of the program is not told: {type(error).__name__}: {error}")
 
 
 def _forget(record: str) -> None:
@@ -202,7 +267,6 @@ def _forget(record: str) -> None:
 
 def _end(status: int) -> "NoReturn":
     """End with the program's exit status, or of the signal that ended it."""
-    sys.stderr.flush()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         _leave_no_core()
