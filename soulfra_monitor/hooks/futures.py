@@ -6,6 +6,8 @@ knows that the error was raised again by ``result()`` from its traceback, which 
 """
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
@@ -14,14 +16,16 @@ from weakref import ref
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, grace
 from soulfra_monitor.hooks.patch import Patches
-from soulfra_monitor.hooks.stacks import holds, leave
+from soulfra_monitor.hooks.stacks import holds, leave, may_read
 
 MARK = "_soulfra_unread"
 PATIENCE = 60.0
 """Seconds that a future in line is waited for, see ``_in_line``."""
 
-STACKS_DEPTH = 12
-"""Frames looked at of a thread that waits."""
+STACKS_DEPTH = 50
+"""Frames looked at of a thread."""
+
+_WAITING = ("result", "exception", "wait", "as_completed")
 
 LOOKS = grace.Budget(50)
 """Looks at the stacks of all threads; an error above that is told without."""
@@ -29,6 +33,9 @@ LOOKS = grace.Budget(50)
 
 def install(reporter: Reporter) -> Undo:
     """Report an error that is not asked for within the grace time, or before its future is gone.
+
+    Who holds the future in a variable that is yet to be read has a minute. An error that is reported though
+    somebody still holds it has the fact ``held``, in seconds: it may be asked for after all.
 
     ``result()`` and ``exception()`` ask, and so do ``asyncio.wrap_future`` and ``run_in_executor``; callbacks
     ask if they call one of these. Who cancels a future wants to know nothing of it. A pool that broke is
@@ -55,10 +62,12 @@ class _Mark:
     def pending(self) -> bool:
         return not self.read and self._error.__traceback__ is self._traceback
 
-    def look(self) -> None:
-        """Report the error unless it was asked for, once."""
+    def look(self, held: float = 0.0) -> None:
+        """Report the error unless it was asked for, once. *held*: seconds for which somebody has kept it."""
         if self.pending:
-            self._patches.outlet.raised(Kind.FUTURE, self._error)
+            self._patches.outlet.raised(
+                Kind.FUTURE, self._error, facts={"held": round(held, 1)} if held else None
+            )
         self.read = True
 
     def __del__(self) -> None:
@@ -121,41 +130,52 @@ def _mark(patches: Patches, future: Any, error: BaseException | None) -> _Mark |
 def _watch(patches: Patches, mark: _Mark, future: Any, not_yet: Callable[[Any], bool]) -> None:
     """Have the mark looked at after the grace time, unless it is gone by then and has looked itself."""
     place, owner = ref(mark), ref(future)
-    looks = 0
+    since = time.monotonic()
 
     def look() -> float | None:
-        nonlocal looks
-        looks += 1
         found, kept = place(), owner()
         if found is None or not found.pending:
             return None
-        if kept is not None and looks * grace.GRACE < PATIENCE and not_yet(kept):
-            return grace.GRACE
-        found.look()
+        if kept is None or grace.is_ending():
+            found.look()
+            return None
+        held = time.monotonic() - since
+        if held < PATIENCE and not_yet(kept):
+            return grace.next_pause(held)
+        found.look(held)
         return None
 
     patches.look_later(look)
 
 
 def _in_line(future: Any) -> bool:
-    """Whether some thread that holds *future* in a local variable waits for another future at this moment.
+    """Whether some thread that holds *future* in a local variable may yet ask it.
 
-    ``for f in futures: f.result()`` comes to a failed one only after those before it.
+    It waits for another future: ``for f in futures: f.result()`` comes to a failed one only after those
+    before it. Or its code comes to the variable later.
     """
-    return LOOKS.take() and any(holds(frame, future) for stack in _waiting_stacks() for frame in stack)
+    if not LOOKS.take():
+        return False
+    for frames, waits in _stacks():
+        if any(holds(frame, future) if waits else may_read(frame, future) for frame in frames):
+            return True
+    return False
 
 
-def _waiting_stacks() -> Iterator[list[FrameType]]:
-    """Give the callers of threads that wait inside ``concurrent.futures``."""
-    for top in list(sys._current_frames().values()):  # noqa: SLF001 - the only way to see other threads
+def _stacks() -> Iterator[tuple[list[FrameType], bool]]:
+    """Give the frames of other threads, and whether they wait inside ``concurrent.futures``."""
+    me = threading.get_ident()
+    for ident, top in list(sys._current_frames().items()):  # noqa: SLF001 - the only way to see other threads
+        if ident == me:
+            continue
         frames: list[FrameType] = []
         frame: FrameType | None = top
         while frame is not None and len(frames) < STACKS_DEPTH:
             frames.append(frame)
             frame = frame.f_back
         inside = [one for one in frames if one.f_globals.get("__name__") == "concurrent.futures._base"]
-        if inside and inside[0].f_code.co_name in ("result", "exception", "wait", "as_completed"):
-            yield [one for one in frames if one not in inside]
+        waits = bool(inside) and inside[0].f_code.co_name in _WAITING
+        yield [one for one in frames if one not in inside], waits
 
 
 def _fit_pool(patches: Patches, module: ModuleType) -> None:

@@ -21,6 +21,9 @@ GRACE = 0.5
 LIMIT = 10_000
 """Looks that wait at most; an error above that is told only when it is finalised."""
 
+PAUSE_AT_MOST = 5.0
+"""Seconds between looks at what somebody may yet ask for; at first ``GRACE``."""
+
 TICK = PERIOD
 
 Look = Callable[[], float | None]
@@ -28,7 +31,7 @@ Look = Callable[[], float | None]
 
 _waiting: deque[tuple[float, Look]] = deque()
 _at_work = threading.Lock()
-_settles = False
+_settles = _ending = False
 _leave: Undo | None = None
 
 
@@ -50,6 +53,11 @@ class Budget:
         return self._left >= 0
 
 
+def next_pause(waited: float) -> float:
+    """Return in how many seconds to look again at what has waited for so long: the longer, the less often."""
+    return min(max(GRACE, waited / 4), PAUSE_AT_MOST)
+
+
 def later(look: Look, seconds: float = GRACE) -> None:
     """Have *look* called in *seconds*, in a thread of ours. Takes no lock that it would wait for."""
     global _settles  # noqa: PLW0603 - one process, one list
@@ -62,8 +70,15 @@ def later(look: Look, seconds: float = GRACE) -> None:
     _start()
 
 
+def is_ending() -> bool:
+    """Whether this look is the last: nobody will come to ask any more."""
+    return _ending
+
+
 def settle() -> None:
     """Look at all that waits, now. Called at exit, before what was registered with atexit earlier."""
+    global _ending  # noqa: PLW0603 - one process, one end
+    _ending = True
     for _ in range(len(_waiting)):
         try:
             _, look = _waiting.popleft()

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from soulfra_monitor.hooks.unused import read_later
+
 ITEMS_LIMIT = 10_000
 """Items of a container that are looked through; a larger one counts as not holding anything."""
 
@@ -17,6 +19,21 @@ _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
 def holds(frame: FrameType, wanted: object) -> bool:
     """Whether a local variable of *frame* is *wanted*, or a plain container with it. By identity."""
     return any(value is wanted or _has(value, wanted) for value in list(frame.f_locals.values()))
+
+
+def may_read(frame: FrameType, wanted: object) -> bool:
+    """Whether *frame* holds *wanted* as ``holds`` says, and its code comes to the variable yet."""
+    for name, value in list(frame.f_locals.items()):
+        inside = value is not wanted
+        if (not inside or _has(value, wanted)) and read_later(
+            frame.f_code, frame.f_lasti, name, container=inside
+        ):
+            return True
+    return False
+
+
+def is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_OURS)
 
 
 def _has(container: Any, wanted: object) -> bool:

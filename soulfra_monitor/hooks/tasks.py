@@ -5,6 +5,7 @@ results. A task's ``_log_traceback`` is true while nobody has asked for its erro
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from weakref import ref
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, grace
 from soulfra_monitor.hooks.patch import Patches
-from soulfra_monitor.hooks.stacks import holds
+from soulfra_monitor.hooks.stacks import holds, is_ours, may_read
 from soulfra_monitor.hooks.unused import thrown_away
 
 PATIENCE = 60.0
@@ -28,6 +29,9 @@ LOOKS = grace.Budget(20)
 
 def install(reporter: Reporter) -> Undo:
     """Report errors of tasks that nobody asks for within the grace time, and all that loops are told of.
+
+    Who holds the task in a variable that is yet to be read has a minute. An error that is reported though
+    somebody still holds its task has the fact ``held``, in seconds: it may be asked for after all.
 
     ``await``, ``gather``, ``TaskGroup``, ``result()`` and ``exception()`` ask. The errors in the results of
     ``gather(return_exceptions=True)`` are reported where the program throws the results away. Tasks made by
@@ -95,27 +99,29 @@ def _done(patches: Patches) -> Callable[[Any], None]:
 class _Look:
     """Looks at a failed task after the grace time. One that is gone by then was told to its loop."""
 
-    __slots__ = ("_answer", "_asked", "_looks", "_patches", "_task")
+    __slots__ = ("_answer", "_asked", "_patches", "_since", "_task")
 
     def __init__(self, patches: Patches, task: Any) -> None:
         self._patches = patches
         self._task = ref(task)
         self._asked = False
         self._answer: bool | None = None
-        self._looks = 0
+        self._since = time.monotonic()
 
     def __call__(self) -> float | None:
         task = self._task()
         if task is None or not task._log_traceback:  # noqa: SLF001 - the only place where it stands
             return None
         loop = task.get_loop()
-        if loop.is_running() and self._waits(loop):
-            return grace.TICK if self._answer is None else grace.GRACE
+        kept, held = loop.is_running() and not grace.is_ending(), time.monotonic() - self._since
+        if kept and self._waits(loop, held):
+            return grace.TICK if self._answer is None else grace.next_pause(held)
+        facts = {"held": round(held, 1)} if kept else None
         # Not by exception(), which would count as asking for it.
-        self._patches.outlet.raised(Kind.TASK, task._exception)  # noqa: SLF001
+        self._patches.outlet.raised(Kind.TASK, task._exception, facts=facts)  # noqa: SLF001
         return None
 
-    def _waits(self, loop: Any) -> bool:
+    def _waits(self, loop: Any, held: float) -> bool:
         """Whether somebody may yet come to ask.
 
         The loop itself says so: one that hangs has not yet got to those who wait for the task.
@@ -130,9 +136,8 @@ class _Look:
                 return False
             return True
         if self._answer:
-            self._looks += 1
             self._asked = False
-            return self._looks * grace.GRACE < PATIENCE
+            return held < PATIENCE
         return self._answer is None
 
     def _see(self) -> None:
@@ -141,9 +146,10 @@ class _Look:
 
 
 def _in_line(task: Any) -> bool:
-    """Whether a coroutine that holds *task* in a local variable waits for another task at this moment.
+    """Whether a coroutine that holds *task* in a local variable may yet ask it.
 
-    ``for task in tasks: await task`` comes to a failed one only after those before it.
+    It waits for another task: ``for task in tasks: await task`` comes to a failed one only after those before
+    it. Or its code comes to the variable later, or that of who runs the loop.
     """
     asyncio = sys.modules["asyncio"]
     others = asyncio.all_tasks()
@@ -153,9 +159,18 @@ def _in_line(task: Any) -> bool:
         frames = list(_frames(other.get_coro()))
         waits = isinstance(getattr(other, "_fut_waiter", None), asyncio.Task)
         waits = waits or any(_waits_for_some(frame) for frame in frames)
-        if waits and any(holds(frame, task) for frame in frames):
+        if any(holds(frame, task) if waits else may_read(frame, task) for frame in frames):
             return True
-    return False
+    return any(may_read(frame, task) for frame in _callers())
+
+
+def _callers() -> Iterator[FrameType]:
+    """Give the frames below the loop, which runs us."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - nothing else knows
+    while frame is not None:
+        if not is_ours(frame):
+            yield frame
+        frame = frame.f_back
 
 
 def _waits_for_some(frame: FrameType) -> bool:

@@ -36,7 +36,7 @@ from soulfra_monitor.hooks.exits import failed, program_of
 from soulfra_monitor.hooks.late import when_imported
 from soulfra_monitor.hooks.patch import Patches
 from soulfra_monitor.hooks.table import HOOKS
-from soulfra_monitor.hooks.unused import thrown_away
+from soulfra_monitor.hooks.unused import read_later, thrown_away
 
 Recorder = Any
 Install = Callable[..., None]
@@ -461,6 +461,73 @@ def test_a_value_is_thrown_away_if_nothing_reads_it(function: Callable[[], objec
     verdicts.clear()
 
     function()
+
+    assert verdicts == [expected]
+
+
+def asks(name: str, *, container: bool = False) -> bool:
+    frame = sys._getframe(1)
+    verdicts.append(read_later(frame.f_code, frame.f_lasti, name, container=container))
+    return False
+
+
+def reads_it_afterwards(kept: object) -> object:
+    asks("kept")
+    return kept
+
+
+def has_read_it(kept: object) -> None:
+    len(str(kept))
+    asks("kept")
+
+
+def reads_it_each_time(kept: object) -> None:
+    for _ in range(1):
+        str(kept)
+        asks("kept")
+
+
+def has_read_it_before_the_loop(kept: object) -> None:
+    str(kept)
+    for _ in range(1):
+        asks("kept")
+
+
+def goes_through_it(kept: list[object]) -> None:
+    for _ in kept:
+        asks("kept", container=True)
+
+
+def went_through_it(kept: list[object]) -> None:
+    for _ in kept:
+        pass
+    asks("kept", container=True)
+
+
+def has_a_function_that_reads_it(kept: object) -> Callable[[], object]:
+    reads = lambda: kept  # noqa: E731 - the point
+    asks("kept")
+    return reads
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (reads_it_afterwards, True),
+        (has_read_it, False),
+        (reads_it_each_time, True),
+        (has_read_it_before_the_loop, False),
+        (goes_through_it, True),
+        (went_through_it, False),
+        (has_a_function_that_reads_it, True),
+    ],
+)
+def test_whether_a_variable_is_read_later_is_in_the_code(
+    function: Callable[[Any], object], expected: bool
+) -> None:
+    verdicts.clear()
+
+    function([1])
 
     assert verdicts == [expected]
 

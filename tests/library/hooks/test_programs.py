@@ -332,6 +332,29 @@ def turns(futures):
             print("read")
 turns([pool.submit(time.sleep, 1.5), pool.submit(fail)])
 settle()""",
+    "future read after other work": POOL
+    + "kept = pool.submit(fail)\ntime.sleep(1.2)\ntry:\n    kept.result()\nexcept ValueError:\n"
+    + "    print('read')\nsettle()",
+    "futures read with other work in between": POOL
+    + """
+def turns():
+    futures = {pool.submit(int): 1, pool.submit(fail): 2}
+    for future in futures:
+        time.sleep(1.2)
+        print(repr(future.exception()))
+turns()
+settle()""",
+    "futures read after the pool has ended": """
+from concurrent.futures import ThreadPoolExecutor
+def fail():
+    raise ValueError
+def all_of_them():
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(fail), pool.submit(time.sleep, 1.2)]
+    for future in futures:
+        print(repr(future.exception()))
+all_of_them()
+settle()""",
     "future read by its callback": POOL
     + "pool.submit(fail).add_done_callback(lambda f: print(f.exception()))\npool.shutdown()\nsettle()",
     "future cancelled": POOL
@@ -361,6 +384,34 @@ async def main():
         print("read")
     await asyncio.get_running_loop().run_in_executor(None, settle)
 asyncio.run(main())""",
+    "task awaited after other work": LOOP
+    + """
+async def main():
+    task = asyncio.create_task(fail())
+    await nap(1.2)
+    try:
+        await task
+    except ValueError:
+        print("read")
+    await asyncio.get_running_loop().run_in_executor(None, settle)
+asyncio.run(main())""",
+    "tasks awaited with other work in between": LOOP
+    + """
+async def main():
+    tasks = [asyncio.create_task(nap()), asyncio.create_task(fail())]
+    for task in tasks:
+        await nap(1.2)
+        print(repr((await asyncio.wait([task]))[0].pop().exception()))
+    await asyncio.get_running_loop().run_in_executor(None, settle)
+asyncio.run(main())""",
+    "task read after the loop has stopped": LOOP
+    + """
+loop = asyncio.new_event_loop()
+task = loop.create_task(fail())
+loop.run_until_complete(nap(1.2))
+print(repr(task.exception()))
+loop.close()
+settle()""",
     "tasks awaited in turn": LOOP
     + """
 async def main():
@@ -502,6 +553,22 @@ def test_a_silent_error_is_told_and_nothing_else_changes(name: str, both: Progra
     assert found[0].handled is silent.handled
     assert (outcome.code, outcome.out) == (bare.code, bare.out)
     assert plain(outcome.err) == plain(bare.err)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_held"),
+    [
+        ("future kept", True),
+        ("task kept", True),
+        ("future dropped", False),
+        ("task dropped", False),
+        ("future at the end", False),
+    ],
+)
+def test_an_error_that_may_yet_be_asked_for_says_so(name: str, is_held: bool, program: Program) -> None:
+    (told,) = program(SILENT[name].source, *ALL).told
+
+    assert ("held" in told.facts) is is_held
 
 
 @pytest.mark.parametrize("name", CLEAN)
