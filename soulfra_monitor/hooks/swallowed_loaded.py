@@ -19,7 +19,7 @@ from weakref import ref
 from soulfra_monitor.hooks import Undo, grace, program
 
 SECONDS = 1.0
-"""Time after which no further module is begun. Some 50,000 lines."""
+"""Time after which no further module is begun. Enough for some 25,000 lines."""
 
 OBJECTS_LIMIT = 3_000_000
 """Objects of the process above which none of it is done: only to look through them takes a second."""
