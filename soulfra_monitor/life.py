@@ -3,7 +3,6 @@
 Nothing here raises into the program.
 """
 
-import _thread
 import atexit
 import os
 import sys
@@ -17,6 +16,7 @@ from threading import Event as Signal
 from threading import active_count, main_thread
 from typing import Any
 
+from soulfra_monitor import aside
 from soulfra_monitor.capture import text_of
 from soulfra_monitor.dispatch import Beat
 from soulfra_monitor.guard import guard
@@ -228,7 +228,7 @@ class Life:
                 if intake.alive or now < self._start_again_at:
                     return
                 intake.alive = True
-            _thread.start_new_thread(self.worker.run, ())
+            aside.start(self.worker.run)
         except RuntimeError as error:
             intake.alive = False
             self._start_again_at = now + START_AGAIN_AFTER

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from soulfra_monitor import aside
 from soulfra_monitor.hooks import Reporter, Undo
 
 PERIOD = 0.25
@@ -75,7 +76,7 @@ class Pulse:
         try:
             if self._running is None:
                 run = _Run()
-                _thread.start_new_thread(self._go, (run,))
+                aside.start(self._go, run)
                 self._running = run
         except RuntimeError as error:  # no more threads: the program is in trouble of its own
             self._complain(error)

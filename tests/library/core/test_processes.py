@@ -236,12 +236,14 @@ print(json.dumps([stats.pending, stats.broken]))
 def test_a_spool_that_cannot_be_written_costs_nothing(run: Run, folder: str) -> None:
     status, out, err = run(
         """
-import time
+import logging, time
 from soulfra_monitor import ErrorMonitor
+logging.basicConfig()
 monitor = ErrorMonitor().start()
 monitor.report("kept")
 while monitor.stats().spooled < 1:
     time.sleep(0.01)
+monitor.stop()
 print(monitor.stats().broken)
 """,
         SOULFRA_URL=AWAY,
@@ -552,3 +554,32 @@ print([name for name in {heavy} if name in sys.modules])
 
     assert out.strip() == "[]"
     assert sys.version_info >= (3, 11)
+
+
+def test_signals_of_the_program_never_arrive_in_threads_of_ours(run: Run) -> None:
+    program = run(
+        """
+import os, signal, threading
+from soulfra_monitor import ErrorMonitor
+from soulfra_monitor.hooks import pulse
+monitor = ErrorMonitor(without=()).start()
+monitor.report("x")
+looked = threading.Event()
+pulse.pulse.add(lambda _: looked.set(), monitor)
+assert monitor.flush(10) and looked.wait(10)
+threads = set(os.listdir("/proc/self/task")) - {str(os.getpid())}
+for thread in threads:
+    with open(f"/proc/self/task/{thread}/status") as file:
+        blocked = next(int(line.split()[1], 16) for line in file if line.startswith("SigBlk"))
+    print([bool(blocked >> number - 1 & 1) for number in (signal.SIGTERM, signal.SIGSEGV)])
+print(len(threads), signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(signal.sigwait([signal.SIGUSR1]))
+""",
+        SOULFRA_WITHOUT="",
+    )
+
+    code, out, err = program.end()
+
+    assert (code, err) == (0, "")
+    assert out.splitlines() == ["[True, False]"] * 2 + ["2 set()", str(signal.SIGUSR1)]
