@@ -78,7 +78,8 @@ class Row:
 
     def _other_values(self) -> list[str]:
         found = []
-        for name in sorted({*self.blackbox.values, *self.ours.values, *self.case.different}):
+        named = {*self.blackbox.values, *self.ours.values, *self.case.different}
+        for name in sorted(named - self.case.chance):
             there, here = self.blackbox.values.get(name), self.ours.values.get(name)
             if name in self.case.different and there == here:
                 found.append(f"{name} is {here}, as there, and the table says that it differs")
