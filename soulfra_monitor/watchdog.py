@@ -1,7 +1,8 @@
 """Looks from a thread of its own, four times a second, for what does not come back.
 
 *Hung calls*: watched calls older than their timeout, or far older than such calls get. *Waits for a lock*: a
-thread that has stood at one lock of the program's own code for seconds. *Blocked event loops*: a running loop
+thread that has stood for long at one lock of the program's own code, or for seconds where threads wait for
+each other. *Blocked event loops*: a running loop
 that is not waiting for events gets a heartbeat; when that is not answered, something blocks it. An idle loop
 costs nothing and is never woken.
 
@@ -11,9 +12,9 @@ Each is told once, with the stack of its thread.
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from soulfra_monitor.events import BOUNDS, Kind
@@ -29,7 +30,13 @@ LOOP_LIMIT = 0.5
 """Seconds for which a loop may not answer."""
 
 LOCK_LIMIT = 5.0
-"""Seconds for which a thread may stand at a lock."""
+"""Seconds for which threads may stand at each other's locks."""
+
+ALONE_LIMIT = 60.0
+"""Seconds for which a thread may stand at a lock that somebody else may yet release."""
+
+STACK_DEPTH = 50
+"""Frames of a thread that are looked through for a lock."""
 
 LATE = 3 * PERIOD
 """After a longer pause the thread itself was held up: the whole process, or the machine, stood still."""
@@ -152,7 +159,17 @@ class Standing:
     frame: int
     instruction: int
     since: float
+    looked: float
     told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A thread that waits for a lock without a time limit, in the program's own code."""
+
+    thread: threading.Thread
+    frame: FrameType
+    lock: object  # None where the code does not say
 
 
 class Locks:
@@ -166,28 +183,125 @@ class Locks:
         """Tell of each thread that has stood too long, once until it moves."""
         frames = sys._current_frames()  # noqa: SLF001 - public enough
         self._standing = {ident: self._standing[ident] for ident in self._standing.keys() & frames.keys()}
+        due: list[int] = []
         for ident, frame in frames.items():
             known = self._standing.get(ident)
             if known is None or known.frame != id(frame) or known.instruction != frame.f_lasti:
-                self._standing[ident] = Standing(id(frame), frame.f_lasti, now)
-            elif not known.told and now - known.since >= LOCK_LIMIT:
-                self._judge(ident, frame, known, now)
+                self._standing[ident] = Standing(id(frame), frame.f_lasti, now, now)
+            elif not known.told and now - known.looked >= LOCK_LIMIT:
+                known.looked = now
+                due.append(ident)
+        if any(_waits(ident, frames[ident]) for ident in due):
+            waits = {ident: wait for ident, frame in frames.items() if (wait := _waits(ident, frame))}
+            for ident in due:
+                self._judge(ident, waits, now)
 
-    def _judge(self, ident: int, frame: FrameType, known: Standing, now: float) -> None:
-        thread = threading._active.get(ident)  # type: ignore[attr-defined] # noqa: SLF001 - a look must not make one
-        native = getattr(thread, "native_id", None) or 0
-        own = bool(native) and is_own(frame.f_code.co_filename)
-        if not own or not waits_for_ever(native) or not takes_a_lock(frame.f_code, known.instruction):
-            known.since = now  # looked at again when it has stood for as long once more
+    def _judge(self, ident: int, waits: dict[int, Wait], now: float) -> None:
+        known, wait = self._standing[ident], waits.get(ident)
+        if wait is None:
+            known.since = now
+            return
+        mutual, seconds = is_mutual(ident, waits), now - known.since
+        if not mutual and seconds < ALONE_LIMIT:
             return
         known.told = True
         self._reporter.noted(
             Kind.HUNG,
-            f"a thread waits for a lock: {frame.f_code.co_qualname}",
-            frame=frame,
-            facts={"seconds": round(now - known.since, 3), "limit": LOCK_LIMIT},
-            context={"thread": thread.name, "others": _others(ident)},
+            f"a thread waits for a lock: {wait.frame.f_code.co_qualname}",
+            frame=wait.frame,
+            facts={
+                "seconds": round(seconds, 3),
+                "limit": LOCK_LIMIT if mutual else ALONE_LIMIT,
+                "lock": "mutual" if mutual else "alone",
+            },
+            context={"thread": wait.thread.name, "others": _others(ident)},
         )
+
+
+def is_mutual(ident: int, waits: Mapping[int, Wait]) -> bool:
+    """Tell whether a thread waits, over others that wait too, for itself.
+
+    Locks do not say who holds them. A thread that waits for another lock, in code that knows this one, is
+    taken for who holds it.
+    """
+    seen: set[int] = set()
+    waiting = [ident]
+    while waiting:
+        lock = waits[waiting.pop()].lock
+        for other, wait in waits.items():
+            if lock is None or wait.lock is None or wait.lock is lock or not _knows(wait.frame, lock):
+                continue
+            if other == ident:
+                return True
+            if other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return False
+
+
+def _waits(ident: int, frame: FrameType) -> Wait | None:
+    thread = threading._active.get(ident)  # type: ignore[attr-defined] # noqa: SLF001 - a look must not make one
+    native = getattr(thread, "native_id", None) or 0
+    offset = frame.f_lasti
+    if not native or not is_own(frame.f_code.co_filename) or not waits_for_ever(native):
+        return None
+    if not takes_a_lock(frame.f_code, offset):
+        return None
+    return Wait(thread, frame, lock_at(frame, offset))
+
+
+def lock_at(frame: FrameType, offset: int) -> object:
+    """Return what is entered or acquired at *offset*: a variable, or attributes of one; None for others."""
+    import dis  # noqa: PLC0415 - as below
+
+    names: list[str] = []
+    for instruction in dis.get_instructions(frame.f_code):
+        name, operation = instruction.argval, instruction.opname
+        if operation in _VARIABLES or operation.startswith("LOAD_FAST"):
+            names = [str(name[-1] if isinstance(name, tuple) else name)]
+        elif operation in _ATTRIBUTES:
+            names.append(str(name))
+        elif operation.startswith(("BINARY", "CALL")) and instruction.offset < offset:
+            names = []  # what these give is in no variable
+        if instruction.offset >= offset:
+            break
+    path = [name for name in names if name != "acquire" and "__enter__" not in name]
+    if not path:
+        return None
+    found = frame.f_locals.get(path[0], frame.f_globals.get(path[0]))
+    for name in path[1:]:
+        found = _attribute(found, name)
+    return found
+
+
+def _attribute(owner: object, name: str) -> object:
+    """Return an attribute without running any code of the program."""
+    for place in (owner, *type(owner).__mro__):
+        found = getattr(place, "__dict__", {}).get(name) if place is owner else vars(place).get(name)
+        if found is not None:
+            return found.__get__(owner) if isinstance(found, MemberDescriptorType) else found
+    return None
+
+
+def _knows(frame: FrameType | None, lock: object) -> bool:
+    """Tell whether the program's own code on a stack has a lock in a variable, or in an attribute of one."""
+    for _ in range(STACK_DEPTH):
+        if frame is None:
+            return False
+        if is_own(frame.f_code.co_filename):
+            names = frame.f_code.co_names
+            values = list(frame.f_locals.values())
+            known = [*values, *(frame.f_globals.get(name) for name in names)]
+            if any(one is lock for one in known):
+                return True
+            if any(_attribute(one, name) is lock for one in values for name in names):
+                return True
+        frame = frame.f_back
+    return False
+
+
+_VARIABLES = frozenset({"LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF"})
+_ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SPECIAL"})
 
 
 def waits_for_ever(native: int) -> bool:

@@ -149,7 +149,84 @@ def test_two_threads_at_each_others_locks_are_told(kept: Kept, monkeypatch: pyte
     second.release()
     undo()
     assert hung.stack[0] == "deadlock"
+    assert hung.facts["lock"] == "mutual"
     assert any("deadlock" in other for other in hung.context["others"])
+
+
+class Account:
+    """Has a lock of its own, as many do."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def pay(self, other: "Account", both: threading.Barrier) -> None:
+        self.lock.acquire()  # for the test to release
+        both.wait()
+        other.take()
+
+    def take(self) -> None:
+        with self.lock:
+            pass
+
+
+def looked_at(kept: Kept, monkeypatch: pytest.MonkeyPatch, threads: list[threading.Thread]) -> None:
+    """Have threads looked at until they have stood for a while."""
+    monkeypatch.setattr(watchdog, "LOCK_LIMIT", 0.3)
+    for thread in threads:
+        thread.start()
+    locks, looked, ticks = watchdog.Locks(kept), threading.Event(), iter(range(8))
+    undos = [
+        pulse.add(locks.look, kept),
+        pulse.add(lambda _: looked.set() if next(ticks, None) is None else None, kept),
+    ]
+    assert looked.wait(30)
+    for undo in undos:
+        undo()
+
+
+def test_accounts_that_pay_each_other_wait_for_each_other(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, both = Account(), Account(), threading.Barrier(2)
+    pairs = ((first, second), (second, first))
+    threads = [threading.Thread(target=one.pay, args=(other, both)) for one, other in pairs]
+
+    looked_at(kept, monkeypatch, threads)
+
+    for account in (first, second):
+        account.lock.release()
+    for thread in threads:
+        thread.join()
+    assert [note.facts["lock"] for note in kept.notes] == ["mutual", "mutual"]
+    assert {note.stack[0] for note in kept.notes} == {"take"}
+
+
+def test_threads_at_locks_that_somebody_else_releases_are_told_late(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = [threading.Lock(), threading.Lock()]
+    for gate in gates:
+        gate.acquire()
+
+    def worker(gate: Any) -> None:
+        with gate:
+            pass
+
+    threads = [threading.Thread(target=worker, args=(gate,)) for gate in (*gates, gates[0])]
+
+    looked_at(kept, monkeypatch, threads)
+    early = list(kept.notes)
+    monkeypatch.setattr(watchdog, "ALONE_LIMIT", 0.6)
+    undo = watchdog.install(kept)
+    late = kept.wait_for(Kind.HUNG)
+    undo()
+
+    for gate in gates:
+        gate.release()
+    for thread in threads:
+        thread.join()
+    assert early == []
+    assert late.facts["lock"] == "alone"
 
 
 def test_threads_that_wait_for_work_or_an_event_are_not_hung(
