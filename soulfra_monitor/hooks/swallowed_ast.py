@@ -8,7 +8,6 @@ compiled code that Python keeps in ``__pycache__`` is read and written as always
 """
 
 import ast
-import builtins
 from collections.abc import Callable
 from functools import partial
 from importlib.machinery import SourceFileLoader
@@ -18,13 +17,12 @@ from typing import Any
 from soulfra_monitor.hooks import Undo, program, shapes, swallowed_loaded
 from soulfra_monitor.hooks.swallowed import Broke, Site, Tell
 
-NAME = "@soulfra_swallowed"
-"""The name in ``builtins`` of what the handlers call, by number: a name that no program can write."""
+_MARK = "\0soulfra_swallowed "
+"""Begins the constants in whose place the sites are put once all is compiled."""
 
 _installed: tuple[Tell, Broke] | None = None
 
-_SITES: list[Site] = []
-_HITS: list[Callable[[], None]] = []  # of the sites, for as long as their code may run
+_SITES: list[Site] = []  # for as long as their code may run
 _NOWHERE: dict[str, Any] = {"lineno": -1, "col_offset": -1, "end_lineno": -1, "end_col_offset": -1}
 _IMPORTLIB = "<frozen importlib._bootstrap_external>"
 
@@ -47,7 +45,6 @@ def install(tell: Tell, broke: Broke) -> Undo:
     # Python hides its import machinery from tracebacks by this name; a frame of ours would show it all.
     get_code.__code__ = get_code.__code__.replace(co_filename=_IMPORTLIB)
 
-    setattr(builtins, NAME, _HITS)
     _installed = (tell, broke)
     _retell(tell)
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]  # that is the hook
@@ -93,7 +90,20 @@ def rewrite(data: bytes, path: str, tell: Tell) -> CodeType | None:
         if not _mark(tree, path, tell):
             return None
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
-        return code
+        return _filled(code)
+
+
+def _filled(code: CodeType) -> CodeType:
+    """Put the sites in the place of their marks."""
+    return code.replace(co_consts=tuple(map(_constant, code.co_consts)))
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _filled(value)
+    if isinstance(value, str) and value.startswith(_MARK):
+        return _SITES[int(value.removeprefix(_MARK))]
+    return value
 
 
 def _ignore(site: Site, error: BaseException | None) -> None:
@@ -143,10 +153,8 @@ def _mark_finally(node: ast.Try | ast.TryStar, site: Site) -> None:
 
 def _call(site: Site, where: dict[str, Any]) -> ast.Expr:
     _SITES.append(site)
-    _HITS.append(site.hit)
-    hits = ast.Name(id=NAME, ctx=ast.Load(), **where)
-    number = ast.Constant(value=len(_HITS) - 1, **where)
-    hit = ast.Subscript(value=hits, slice=number, ctx=ast.Load(), **where)
+    mark = ast.Constant(value=f"{_MARK}{len(_SITES) - 1}", **where)
+    hit = ast.Attribute(value=mark, attr="hit", ctx=ast.Load(), **where)
     return ast.Expr(value=ast.Call(func=hit, args=[], keywords=[], **where), **where)
 
 

@@ -1,5 +1,6 @@
 """Modules that were imported before the hook: their handlers tell, and nothing else of them changes."""
 
+import builtins
 import gc
 import inspect
 import pickle
@@ -165,7 +166,13 @@ def functions(program: Any) -> dict[str, FunctionType]:
 def looks(code: CodeType) -> tuple[object, ...]:
     return (
         *(code.co_name, code.co_qualname, code.co_filename, code.co_firstlineno, code.co_flags),
-        *(code.co_argcount, code.co_kwonlyargcount, code.co_varnames, code.co_freevars, code.co_cellvars),
+        *(
+            code.co_argcount,
+            code.co_kwonlyargcount,
+            code.co_varnames,
+            code.co_freevars,
+            code.co_cellvars,
+        ),
         {line for *_, line in code.co_lines()},
         code.co_consts[0],
     )
@@ -367,3 +374,16 @@ def test_what_a_script_defines_below_the_hook_is_seen_a_moment_later(tmp_path: P
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=60)
 
     assert ran.stdout.strip() == "['below', 'method']", ran.stderr
+
+
+def test_code_that_is_sent_elsewhere_works_there_without_us(program: Any, kept: Kept) -> None:
+    undo = swallowed_ast.install(swallowed.teller(kept), kept.broke)
+    marked = program.passes.__code__
+    undo()
+    sent = pickle.loads(pickle.dumps([one for one in marked.co_consts if not isinstance(one, CodeType)]))
+    there = FunctionType(marked.replace(co_consts=tuple(sent)), {"work": program.work}, "passes", (3,))
+    there.__kwdefaults__ = {"more": 4}
+
+    assert there(OSError()) == "went on 3 4"
+    assert kept.errors == []
+    assert "soulfra" not in repr(vars(builtins).keys())
