@@ -18,7 +18,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from soulfra_monitor.events import MESSAGE_LIMIT, TEXT_LIMIT, Event, Frame, Raised
-from soulfra_monitor.secret_keys import is_secret_key, is_weak_key, may_have_keys, words_of
+from soulfra_monitor.secret_keys import (
+    NAME_KEYS,
+    VALUE_KEYS,
+    is_secret_key,
+    is_weak_key,
+    may_have_keys,
+    words_of,
+)
 from soulfra_monitor.secret_shapes import (
     ADDRESSES,
     EMAIL,
@@ -54,14 +61,24 @@ DEPTH_LIMIT = 32
 WIDTH_LIMIT = 10_000
 """Items looked at of one list or object; the rest is masked as one."""
 
-ITEMS_LIMIT = 100_000
-"""Values looked at of one call; the rest is masked."""
-
 LENGTH_LIMIT = 1 << 20
 """Characters looked at of one text; the rest is cut off."""
 
-EVENT_LENGTH_LIMIT = 16_384
-"""The same for each text of an event."""
+VALUE_LENGTH_LIMIT = 4 << 20
+"""Characters looked at of one value in all."""
+
+EVENT_LENGTH_LIMIT = 128 << 10
+"""The same for an event: what its texts may cost together, however many there are of them."""
+
+LOOKED_AT = 4
+"""Times the length that is kept, of a text of an event, are looked at."""
+
+TEXT_COST = 32
+ITEM_COST = 8
+"""What a text and an item of a value cost beside their characters, in characters."""
+
+LAST_WORD = 512
+"""A word as long as this at most is dropped where a text is cut: half a secret does not look like one."""
 
 PASSES = 6
 """Times that a text is gone through; what still changes then is masked whole."""
@@ -82,32 +99,142 @@ EVENT_PERSONAL = frozenset({Personal.EMAIL})
 
 NOTHING: frozenset[Personal] = frozenset()
 
+_BLANKS = r"(?:\s|\\{1,16}[nrt]){0,64}+"
+"""Between keys and values: people align them, and JSON escapes tabs and the ends of lines."""
+
 _ASSIGNMENT = re.compile(
     r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)(?![\w.-])"
-    r"(?:(?P<quoted>\\{0,16}[\"'`])?\]?(?P<plain>\s{0,4}(?:=>|:=|[:=])\s{0,4})"
-    r"|(?P<paired>\\{0,16}[\"'],\s{0,4})(?=\\{0,16}[bBrRuU]?[\"']))"
+    r"(?:(?P<quoted>\\{0,16}[\"'`])?[\])]?(?P<index>(?:\[[^\[\]\s]{1,64}\]){1,4})?"
+    rf"(?P<plain>{_BLANKS}(?:=>|:=|->|[:=|\u2192\u2502]|\\{{1,16}}u2(?:192|502)){_BLANKS})"
+    r"|(?P<paired>\\{0,16}[\"'],\s{0,64}+)(?=\\{0,16}[bBrRuU]?[\"']))"
 )
-"""A key and what leads to its value: k=v, k: v, 'k': v, k => v, ('k', 'v')."""
+"""A key and what leads to its value: k=v, k: v, 'k': v, k => v, ('k', 'v'), (k)=(v), | k | v |."""
 
 _COMPARED = re.compile(
-    r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)[\"`\]]?\s{1,4}(?i:i?like|in|by|<>|!=)\s{0,4}\(?\s{0,4}(?=')"
+    r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)[\"`\]]?\s{1,64}+(?i:i?like|in|by|<>|!=)\s{0,64}+\(?\s{0,64}+(?=')"
 )
 """A key and its value in SQL: k LIKE 'v', k IN ('v')."""
 
+_REJECTED = re.compile(
+    r"(?:\A|\n|\\n)(?P<key>[^\W\d][\w.-]{0,127}+)(?:\r?\n|\\{1,16}n)[ \t]{1,16}"
+    r"(?:(?!input_value=)[^\n\\]){0,1000}+input_value=",
+)
+"""A field and what was wrong with its value, as pydantic says."""
+
+_INPUT = re.compile(r"(?:(?!, input_type=)[^\n])*+")
+
 _OPTION = re.compile(
-    r"-(?<!\w.)(?P<key>[^\W\d][\w.-]{0,127}+)[ \t]{1,4}(?!-)(?P<quote>[\"']?)(?P<value>[^\s\"']{1,2000})"
+    r"-(?<!\w.)(?P<key>[^\W\d][\w.-]{0,127}+)"
+    r"(?:[ \t]{1,64}+|\\{0,16}[\"'],\s{0,64}+(?=\\{0,16}[\"']))(?!-)(?:\\{0,16}[\"'])?"
+    r"(?P<value>(?:[^\s\"'\\]|\\(?![\"'\\])){1,2000})"
 )
 
-_ELEMENT = re.compile(r"<(?P<key>[^\W\d][\w:.-]{0,63})(?:\s[^<>]{0,200})?>(?P<value>[^<]{1,2000})(?=</)")
-_INSERT = re.compile(
-    r"[Ii](?<!\w.)(?i:nsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w.\"`\[\]]{1,128}\s{0,4}\((?P<columns>[^()]{1,2000})\)"
-    r"\s{0,4}values)\s{0,4}(?=\()"
+_ELEMENT = re.compile(
+    r"<(?P<key>[^\W\d][\w:.-]{0,63})(?P<more>\s[^<>]{0,400})?>(?P<value>\s*+<!\[CDATA\[|[^<]*+)"
 )
+_UNCLOSED_LIMIT = 16
+"""Names of elements whose end is looked for in vain; what is in the next one is masked to the end."""
+
+_ATTRIBUTE = re.compile(r"\b(?:name|key|id)\s{0,4}=\s{0,4}[\"'](?P<key>[\w.-]{1,128})")
+_INSERT = re.compile(
+    r"[Ii](?<!\w.)(?i:nsert\s{1,64}(?:ignore\s{1,64})?into\s{1,64}[\w.\"`\[\]]{1,128}\s{0,64}"
+    r"\((?P<columns>[^()]{1,2000})\)\s{0,64}values)\s{0,64}(?=\()"
+)
+_TUPLE = re.compile(r"\((?P<columns>[^()=]{1,2000})\)\s{0,64}=\s{0,64}(?=\()")
+"""Columns and their values, as Postgres tells of a constraint: (a, k)=(1, v)."""
+
+_DUPLICATE = re.compile(
+    r"(?P<lead>[Dd]uplicate entry ')(?P<value>(?:[^'\\\n]|\\.)*+)(?P<tail>' for key '(?P<key>[^'\n]{1,128})')"
+)
+_BOUND = re.compile(
+    r"(?:[PpBb](?<!\w.)(?i:arameters|arams|ind(?:s|ings| values)?|ARGS)\b|[Aa](?<!\w.)rgs\b"
+    r"|[Dd]uplicate key value is\b|(?P<row>[Ff]ailing row contains))"
+    r"\\{0,16}[\"']?\]?\s{0,16}[:=]?\s{0,16}(?=[\[({$])"
+)
+"""What goes before the values that were bound to a statement."""
+
+_BOUND_HINTS = ("param", "bind", "args", "duplicate")
+_STATEMENTS = ("select", "update", "insert", "delete", "where", "constraint")
+_NAME = re.compile(r"[^\W\d][\w.]{1,127}+")
+
 _SET = re.compile(
-    r"(?P<set>[PSGHM](?<!\w.)(?:SETEX|ET(?:EX|NX)?|ETSET|M?SET)[ \t]{1,4}(?P<key>[^\s=]{1,256})[ \t]{1,4})"
+    r"(?P<set>[PSGHM](?<!\w.)(?:SETEX|ET(?:EX|NX)?|ETSET|M?SET)[ \t]{1,64}(?P<key>[^\s=]{1,256})[ \t]{1,64})"
     r"(?![=\s*])[^\r\n\"'`]{1,2000}"
 )
 _LITERAL = re.compile(r"'(?:[^'\r\n]|'')*'?|\$\$.*?(?:\$\$|\Z)", re.DOTALL)
+
+_COMMAND = re.compile(
+    r"(?P<end>[\n|])"
+    r"|(?<![\w.-])(?:(?P<tool>docker|podman|helm|az|oc|skopeo|buildah)"
+    r"|(?P<command>login|mysql\w{0,10}|mariadb\w{0,10}"
+    r"|sshpass|redis-cli|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))"
+    r"(?![\w.])"
+    r"|(?<=[\s\"'])-(?P<option>pw(?=[\s\"'\\])|[pPaw])"
+    r"(?P<apart>[ \t]{1,64}+(?!-)|\\{0,16}[\"'],\s{0,64}+[bu]?(?=\\{0,16}[\"'](?!-)))?"
+    r"(?:\\{0,16}(?P<quote>[\"']))?(?!\*\*\*)"
+)
+"""The parts of command lines, and of lists of arguments, that say whether a value is a password."""
+
+_COMMANDS = (
+    "mysql",
+    "mariadb",
+    "sshpass",
+    "redis-cli",
+    "login",
+    "mongo",
+    "sqlcmd",
+    "bcp ",
+    "ldap",
+    "plink",
+    "pscp",
+    "cqlsh",
+    "mosquitto",
+    "zip",
+    "7z",
+)
+_GLUED = frozenset({"mysql", "mariadb", "7z"})
+"""Their password follows the option at once; what stands apart from it is something else."""
+
+_PASSWORD_OPTIONS = {
+    "mysql": "p",
+    "mariadb": "p",
+    "sshpass": "p",
+    "redis-cli": "a",
+    "mongo": "p",
+    "sqlcmd": "P",
+    "bcp": "P",
+    "ldap": "w",
+    "plink": "pw",
+    "pscp": "pw",
+    "cqlsh": "p",
+    "mosquitto": "P",
+    "zip": "P",
+    "unzip": "P",
+    "7z": "p",
+    "login": "p",
+}
+_QUOTED = {
+    '"': re.compile(r"(?:[^\"\\\n]|\\(?![\"\\]))++"),
+    "'": re.compile(r"(?:[^'\\\n]|\\(?!['\\]))++"),
+}
+_ARGUMENT = re.compile(r"(?:[^\s\"'\\]|\\(?![\"'\\])){1,512}")
+
+_ESCAPED = re.compile(
+    r"\\{1,16}(?:(?:u00|x)(?P<code>[2-7][0-9a-fA-F])|(?P<letter>[nrt\"']))|&(?:#(?P<number>3[49]|6[0-2]|58)|(?P<name>quot|apos|lt|gt));"
+)
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
+_ENTITIES = {"quot": '"', "apos": "'", "lt": "<", "gt": ">"}
+
+_BLOCKS = frozenset({"-", "|", ">", "|-", ">-", "|+", ">+"})
+_APART = re.compile(r"[{}<>]|\n\s{0,64}-")
+_NAMED = re.compile(r"\\{0,16}[\"'`]?(?P<name>[\w.-]{1,128}+)")
+_ESCAPED_BLOCK = re.compile(r"(?:-|[|>][+-]?)\\{1,16}n|(?:-|[|>][+-]?)$")
+_AFTER_ESCAPE = re.compile(r"\\n[ \t]{0,16}$")
+_TRIPLE = ('"""', "'''")
+_DEEPEST = 80
+_NEAR = 400
+"""Characters between a name and its value, where they stand apart."""
+
 _REST_OF_LINE = frozenset({"authorization", "cookie"})
 _HEADER_VALUE = re.compile(r"(?:=\"[^\"\r\n]*\"|[^\r\n\"'\\])+")
 _QUOTED_VALUE = re.compile(
@@ -138,9 +265,13 @@ _NO_SECRETS = frozenset(
 _WEAK_LENGTH = 6
 
 _PERCENT = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>%]*+%[^\s\"'<>]*+")
-_PERCENT_HINTS = ("%3A", "%3a", "%3D", "%3d", "%22", "%27", "%40")
+_PERCENT_HINTS = ("%25", "%3A", "%3a", "%3D", "%3d", "%22", "%27", "%40")
+_TIMES_ENCODED = 3
+ENCODED_LIMIT = 128
+"""Encoded words of a text that are looked into; those beyond are masked."""
+
 _BASE64 = re.compile(
-    r"(?<![A-Za-z0-9+/=_-])(?=[a-z0-9+/_-]{0,64}[A-Z])[A-Za-z0-9+/_-]{16,}+={0,2}(?![A-Za-z0-9+/=_-])"
+    r"(?<![A-Za-z0-9+/_-])(?=[a-z0-9+/_-]{0,64}[A-Z])[A-Za-z0-9+/_-]{16,}+={0,2}(?![A-Za-z0-9+/=_-])"
 )
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9a-fA-F:]{3,39}(?:\.\d{1,3}){0,3}(?![\w:.]*\w)")
@@ -163,7 +294,7 @@ def redact_value(value: Any, *, also: frozenset[Personal] = NOTHING) -> Any:
 
     Whatever is not JSON becomes text. Never raises.
     """
-    return _Values(also, LENGTH_LIMIT, LENGTH_LIMIT).any(value, 0)
+    return _Values(also, _Budget(VALUE_LENGTH_LIMIT), LENGTH_LIMIT, LENGTH_LIMIT).any(value, 0)
 
 
 def redact_command(argv: Sequence[str]) -> str:
@@ -172,26 +303,23 @@ def redact_command(argv: Sequence[str]) -> str:
 
 
 def redact_event(event: Event, *, also: frozenset[Personal] = EVENT_PERSONAL) -> Event:
-    """Return *event* with every text of it redacted, then cut to what is kept of it. Never raises."""
+    """Return *event* with every text of it redacted, then cut to what is kept of it. Never raises.
 
-    def text(value: str, limit: int = TEXT_LIMIT) -> str:
-        return _cut(redact(_cut(value, EVENT_LENGTH_LIMIT), also=also), limit)
-
-    values = _Values(also, EVENT_LENGTH_LIMIT, TEXT_LIMIT)
+    At most ``EVENT_LENGTH_LIMIT`` characters are looked at in all; what is beyond is cut off unlooked at.
+    """
+    texts = _Texts(also, _Budget(EVENT_LENGTH_LIMIT))
     return replace(
         event,
-        service=_name(event.service, also),
-        message=text(event.message, MESSAGE_LIMIT),
-        raised=tuple(
-            _redact_raised(raised, also, text(raised.message, MESSAGE_LIMIT)) for raised in event.raised
-        ),
-        facts={_name(key, also): values.item(key, value, 1) for key, value in event.facts.items()},
-        context=values.any(event.context, 0),
-        system=values.any(event.system, 0),
-        release=_name(event.release, also),
-        severity=_name(event.severity, also),
-        problem=_name(event.problem, also),
-        fingerprint=_name(event.fingerprint, also),
+        service=texts.name(event.service),
+        message=texts.text(event.message, MESSAGE_LIMIT),
+        release=texts.name(event.release),
+        severity=texts.name(event.severity),
+        problem=texts.name(event.problem),
+        fingerprint=texts.name(event.fingerprint),
+        raised=tuple([_redact_raised(raised, texts) for raised in event.raised]),
+        facts={texts.name(key): texts.values.item(key, value, 1) for key, value in event.facts.items()},
+        context=texts.values.any(event.context, 0),
+        system=texts.values.any(event.system, 0),
     )
 
 
@@ -200,31 +328,60 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
-def _redact_raised(raised: Raised, also: frozenset[Personal], message: str) -> Raised:
+class _Budget:
+    """How many characters may still be looked at."""
+
+    def __init__(self, characters: int) -> None:
+        self.left = characters
+
+    def take(self, text: str, limit: int) -> str:
+        """Return what may be looked at of *text*, with a mark where it was cut."""
+        limit = min(limit, self.left)
+        self.left = max(self.left - len(text) - TEXT_COST, 0)
+        if len(text) <= limit:
+            return text
+        kept = text[: max(limit - 1, 0)]
+        return kept[: max(kept.rfind(blank, -LAST_WORD) for blank in (" ", "\n")) + 1 or -LAST_WORD] + CUT
+
+
+class _Texts:
+    """The texts of one event, within one budget."""
+
+    def __init__(self, also: frozenset[Personal], budget: _Budget) -> None:
+        self._also = also
+        self._budget = budget
+        self.values = _Values(also, budget, LOOKED_AT * TEXT_LIMIT, TEXT_LIMIT)
+
+    def text(self, text: str, limit: int) -> str:
+        return _cut(redact(self._budget.take(text, LOOKED_AT * limit), also=self._also), limit)
+
+    def name(self, text: str) -> str:
+        return _name(self._budget.take(text, TEXT_LIMIT), self._also)
+
+
+def _redact_raised(raised: Raised, texts: _Texts) -> Raised:
     return replace(
         raised,
-        type=_name(raised.type, also),
-        message=message,
-        frames=tuple(_redact_frame(frame, also) for frame in raised.frames),
-        notes=tuple(
-            _cut(redact(_cut(note, EVENT_LENGTH_LIMIT), also=also), TEXT_LIMIT) for note in raised.notes
-        ),
+        type=texts.name(raised.type),
+        message=texts.text(raised.message, MESSAGE_LIMIT),
+        frames=tuple([_redact_frame(frame, texts) for frame in raised.frames]),
+        notes=tuple([texts.text(note, TEXT_LIMIT) for note in raised.notes]),
     )
 
 
-def _redact_frame(frame: Frame, also: frozenset[Personal]) -> Frame:
+def _redact_frame(frame: Frame, texts: _Texts) -> Frame:
     return replace(
         frame,
-        module=_name(frame.module, also),
-        function=_name(frame.function, also),
-        file=_name(frame.file, also),
+        module=texts.name(frame.module),
+        function=texts.name(frame.function),
+        file=texts.name(frame.file),
     )
 
 
 @lru_cache(maxsize=1024)
 def _name(text: str, also: frozenset[Personal]) -> str:
     """Redact what repeats from event to event: names of code and files."""
-    return redact(_cut(text, TEXT_LIMIT), also=also)
+    return redact(text, also=also)
 
 
 def _cut(text: str, limit: int) -> str:
@@ -232,19 +389,21 @@ def _cut(text: str, limit: int) -> str:
 
 
 class _Values:
-    """One walk through a value, with what is left of its budget."""
+    """One walk through a value, within its budget."""
 
-    def __init__(self, also: frozenset[Personal], looked_at: int, kept: int) -> None:
+    def __init__(self, also: frozenset[Personal], budget: _Budget, looked_at: int, kept: int) -> None:
         self._also = also
+        self._budget = budget
         self._looked_at = looked_at
         self._kept = kept
-        self._left = ITEMS_LIMIT
 
     def any(self, value: Any, depth: int) -> Any:
-        self._left -= 1
-        if value is None or isinstance(value, bool | int | float):
+        self._budget.left -= ITEM_COST
+        if value is None or isinstance(value, bool):
             return value
-        if depth >= DEPTH_LIMIT or self._left <= 0:
+        if isinstance(value, int | float):
+            return _number(value)
+        if depth >= DEPTH_LIMIT or self._budget.left <= 0:
             return MASK
         if isinstance(value, Mapping):
             return self._object(value, depth + 1)
@@ -261,17 +420,36 @@ class _Values:
 
     def _object(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         kept: dict[str, Any] = {}
+        named = _names_a_secret(value)
         for key, item in value.items():
             if len(kept) >= WIDTH_LIMIT:
                 kept[CUT] = MASK
                 break
             name = self._text(key)
-            kept[name] = self.item(name if name == FAILED else str(key), item, depth)
+            if named and item not in (None, "") and str(key).lower() in VALUE_KEYS:
+                kept[name] = MASK
+            else:
+                kept[name] = self.item(name if name == FAILED else str(key), item, depth)
         return kept
 
     def _list(self, items: list[Any], depth: int) -> list[Any]:
         kept = [self._member(items, at, depth) for at in range(min(len(items), WIDTH_LIMIT))]
+        kept = self._arguments(kept)
         return [*kept, MASK] if len(items) > WIDTH_LIMIT else kept
+
+    def _arguments(self, items: list[Any]) -> list[Any]:
+        """Redact what is a secret on the command line that a list is: by what stands before it."""
+        words = [_as_word(item) for item in items]
+        if len(items) > ARGUMENTS_LIMIT or not any(word.startswith("-") for word in words):
+            return items
+        clean = redact(self._budget.take(" ".join(words), LENGTH_LIMIT), also=self._also).split(" ")
+        if clean == words:
+            return items
+        if len(clean) == len(words):
+            return [item if word == old else MASK if old == _WORDS else word
+                    for item, old, word in zip(items, words, clean, strict=True)]  # fmt: skip
+        same = next((at for at, pair in enumerate(zip(words, clean, strict=False)) if pair[0] != pair[1]), 0)
+        return [*items[:same], *[MASK] * (len(items) - same)]
 
     def _member(self, items: list[Any], at: int, depth: int) -> Any:
         """Redact one of a list: the arguments of a command, a key and its value, or anything else."""
@@ -289,7 +467,39 @@ class _Values:
         except Exception as error:  # noqa: BLE001 - str() of a stranger's object may do anything
             FAILURES[type(error).__name__] += 1
             return FAILED
-        return _cut(redact(_cut(text, self._looked_at), also=self._also), self._kept)
+        return _cut(redact(self._budget.take(text, self._looked_at), also=self._also), self._kept)
+
+
+_WORDS = "\ue000"
+"""Stands for an argument that is no single word: it is redacted by itself, or masked whole."""
+
+ARGUMENTS_LIMIT = 256
+
+
+def _as_word(item: Any) -> str:
+    return item if isinstance(item, str) and item.split() == [item] else _WORDS
+
+
+def _number(value: float) -> Any:
+    """Mask a number that is one of a card."""
+    if not CARDS_FROM <= value < CARDS_TO or value != int(value):
+        return value
+    return value if redact(str(int(value))) == str(int(value)) else MASK
+
+
+CARDS_FROM, CARDS_TO = 10**11, 10**19
+
+
+def _names_a_secret(value: Mapping[Any, Any]) -> bool:
+    """Whether an object is the name of a secret and its value."""
+    for key, name in value.items():
+        if (
+            isinstance(name, str)
+            and str(key).lower() in NAME_KEYS
+            and (is_secret_key(name) or is_weak_key(name))
+        ):
+            return True
+    return False
 
 
 def _is_secret_member(items: list[Any], at: int) -> bool:
@@ -317,6 +527,25 @@ def _settled(text: str, also: frozenset[Personal]) -> str:
 
 
 def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
+    """Redact what is written, then what it says once its escapes are read, those of JSON and of HTML."""
+    clean = _redacted_plain(text, also, inner=inner)
+    if inner and ("\\" in clean or "&" in clean):
+        plain = _ESCAPED.sub(_unescape, clean)
+        if plain != clean and (more := _redacted_plain(plain, also, inner=True)) != plain:
+            return more
+    return clean
+
+
+def _unescape(found: re.Match[str]) -> str:
+    if found["code"]:
+        letter = chr(int(found["code"], 16))
+        return found[0] if letter == "\\" else letter
+    if found["letter"]:
+        return _LETTERS.get(found["letter"], found["letter"])
+    return chr(int(found["number"])) if found["number"] else _ENTITIES[found["name"]]
+
+
+def _redacted_plain(text: str, also: frozenset[Personal], *, inner: bool) -> str:
     words = set(text.split())  # each word once: what is looked for is in one word, whatever its order
     vocabulary = " ".join(words)
     lowered = vocabulary.lower()
@@ -326,6 +555,8 @@ def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
         text = _apply(TOKENS, text, long_words.lower())
     if may_have_keys(vocabulary, lowered):
         text = _redact_keyed(_apply(PHRASES, text, lowered), lowered)
+    if "ailing row contains" in text:
+        text = _redact_bound(text, lowered)
     if inner and long_words:
         text = _redact_encoded(text, long_words)
     text = _apply(NUMBERS, text, lowered)
@@ -333,15 +564,23 @@ def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
 
 
 def _redact_keyed(text: str, lowered: str) -> str:
-    if "</" in text:
-        text = _ELEMENT.sub(_mask_element, text)
+    if "<" in text:
+        text = _redact_elements(text)
     if "insert" in lowered:
         text = _redact_inserts(text)
+    if ")" in text:
+        text = _redact_tuples(text)
+    if any([hint in lowered for hint in _BOUND_HINTS]):  # noqa: C419 - a list is faster
+        text = _redact_bound(text, lowered)
     if "SET" in text:
         text = _SET.sub(_mask_set, text)
-    if "'" in lowered:
-        text = _redact_after(_COMPARED, text)
-    return _redact_after(_ASSIGNMENT, _OPTION.sub(_mask_option, text))
+    if "'" in text:
+        text = _DUPLICATE.sub(_mask_duplicate, _redact_after(_COMPARED, text))
+    if "input_value=" in text:
+        text = _redact_rejected(text)
+    if any([hint in lowered for hint in _COMMANDS]):  # noqa: C419 - a list is faster
+        text = _redact_commands(text)
+    return _redact_assigned(_OPTION.sub(_mask_option, text))
 
 
 def _apply(shapes: tuple[Shape, ...], text: str, lowered: str) -> str:
@@ -364,19 +603,59 @@ def _redact_after(lead: re.Pattern[str], text: str) -> str:
     return "".join((*kept, text[done:]))
 
 
+def _redact_assigned(text: str) -> str:
+    """Mask the values of secret keys, also where one pair has the name and another the value."""
+    edits: list[tuple[int, int, str]] = []
+    named = -1  # where the name of a secret ends whose value may follow
+    held: tuple[int, int, str] | None = None  # a value whose name may follow
+    at = 0
+    while found := _ASSIGNMENT.search(text, at):
+        at = found.end()
+        value = _value_of(text, found)
+        word = found["key"].lower() if value is None else ""
+        if word in NAME_KEYS:
+            name = _NAMED.match(text, at)
+            is_named = name is not None and (is_secret_key(name["name"]) or is_weak_key(name["name"]))
+            named = name.end() if is_named and name is not None else -1
+            if is_named and held is not None and _are_near(text, held[1], found.start()):
+                edits.append(held)
+            held = None
+        elif word in VALUE_KEYS and (one := _value_at(text, at, word)) is not None:
+            if named >= 0 and _are_near(text, named, found.start()):
+                value = one
+            else:
+                held = (at, one[1], one[0])
+        if value is not None:
+            edits.append((at, value[1], value[0]))
+            at = value[1]
+    return _replaced(text, edits) if edits else text
+
+
+def _are_near(text: str, start: int, end: int) -> bool:
+    """Whether what stands between a name and a value leaves them parts of one thing."""
+    return end - start <= _NEAR and _APART.search(text, start, end) is None
+
+
 def _value_of(text: str, found: re.Match[str]) -> tuple[str, int] | None:
     """Return what stands for the value that a key leads to, and where it ends; None if it stays."""
-    key, start = found["key"], found.end()
-    is_secret = is_secret_key(key)
+    key, start, told = found["key"], found.end(), found.groupdict()
+    is_secret = is_secret_key(key) or _is_secret_otherwise(text[found.start() - 1 : found.start()], key, told)
     if not is_secret and not is_weak_key(key):
         return None
-    told = found.groupdict()
     if is_secret:
         return None if told.get("paired") and not _is_pair(text, found) else _value_at(text, start, key)
     if told.get("quoted") or told.get("plain") == "=":
         value = _value_at(text, start, key)
         return value if value is not None and _may_be_secret(text[start : value[1]]) else None
     return None
+
+
+def _is_secret_otherwise(before: str, key: str, told: dict[str, str | None]) -> bool:
+    """Whether a key is secret without its first letter, as in ``-Dpassword``, or by what it is asked for."""
+    if (before == "\\" or (before == "-" and key.startswith("D"))) and is_secret_key(key[1:]):
+        return True
+    index = told.get("index")
+    return index is not None and any([is_secret_key(one) for one in index.split("]")])  # noqa: C419 - faster
 
 
 def _is_pair(text: str, found: re.Match[str]) -> bool:
@@ -394,17 +673,50 @@ def _may_be_secret(value: str) -> bool:
 def _value_at(text: str, start: int, key: str) -> tuple[str, int] | None:
     if escaped := _ESCAPED_QUOTE.match(text, start):
         return _escaped_value(text, escaped)
+    if text.startswith(_TRIPLE, start):
+        end = text.find(text[start : start + 3], start + 3)
+        return MASK, len(text) if end == -1 else end + 3
     if quoted := _QUOTED_VALUE.match(text, start):
         return _quoted_value(quoted)
     if text[start : start + 1] in ("[", "{", "("):
         return MASK, _end_of_bracket(text, start)
+    return _bare_value(text, start, key)
+
+
+def _bare_value(text: str, start: int, key: str) -> tuple[str, int] | None:
     whole_line = not _REST_OF_LINE.isdisjoint(words_of(key))
     bare = (_HEADER_VALUE if whole_line else _BARE_VALUE).match(text, start)
     if bare is None or bare[0].lower() in _PLAIN_VALUES:
         return None
     end = bare.end()
+    if bare[0] in _BLOCKS or (bare[0].endswith(":") and _is_first(text, start)):
+        return MASK, _end_of_block(text, start)
+    if _ESCAPED_BLOCK.match(bare[0]) or (
+        bare[0].endswith(":") and _AFTER_ESCAPE.search(text, max(start - 24, 0), start)
+    ):
+        return MASK, _end_of_line(text, end)
     called = text[end : end + 1] in ("(", "[", "{") and not whole_line and bare[0] != MASK
     return MASK, _end_of_bracket(text, end) if called else end
+
+
+def _is_first(text: str, start: int) -> bool:
+    """Whether what begins at *start* is the first of its line."""
+    line = text.rfind("\n", max(start - _DEEPEST, 0), start)
+    return line != -1 and not text[line:start].strip()
+
+
+def _end_of_block(text: str, start: int) -> int:
+    """Return where what is indented as deep as the first line from *start* on, or deeper, ends."""
+    first = start if _is_first(text, start) else _end_of_line(text, start) + 1
+    line = text.rfind("\n", 0, first) + 1
+    indent = len(text[line : line + _DEEPEST]) - len(text[line : line + _DEEPEST].lstrip(" \t"))
+    end = _end_of_line(text, first)
+    while end < len(text):
+        next_line = text[end + 1 : end + 1 + indent]
+        if next_line.strip(" \t\r") or (indent == 0 and text[end + 1 : end + 2] != "-"):
+            break
+        end = _end_of_line(text, end + 1)
+    return end
 
 
 def _quoted_value(found: re.Match[str]) -> tuple[str, int] | None:
@@ -440,10 +752,140 @@ def _end_of_bracket(text: str, start: int) -> int:
     return len(text)
 
 
-def _mask_element(found: re.Match[str]) -> str:
-    if not is_secret_key(found["key"]) or not found["value"].strip():
-        return found[0]
-    return found[0].removesuffix(found["value"]) + MASK
+def _replaced(text: str, edits: list[tuple[int, int, str]]) -> str:
+    """Return *text* with (from, to, instead) done, in their order; one inside another is left out."""
+    kept: list[str] = []
+    done = 0
+    for start, end, instead in sorted(edits):
+        if start >= done:
+            kept += (text[done:start], instead)
+            done = end
+    return "".join((*kept, text[done:]))
+
+
+def _redact_elements(text: str) -> str:
+    """Mask what secret elements of XML hold, other elements too."""
+    edits: list[tuple[int, int, str]] = []
+    at = 0
+    unclosed: set[str] = set()
+    while found := _ELEMENT.search(text, at):
+        at = found.end()
+        attribute = _ATTRIBUTE.search(found["more"]) if found["more"] else None
+        if not is_secret_key(found["key"]) and not (attribute and is_secret_key(attribute["key"])):
+            continue
+        end = _end_of_element(text, found, unclosed)
+        if end is not None and text[found.start("value") : end].strip() not in ("", MASK):
+            edits.append((found.start("value"), end, MASK))
+            at = end
+    return _replaced(text, edits) if edits else text
+
+
+def _end_of_element(text: str, found: re.Match[str], unclosed: set[str]) -> int | None:
+    """Return where what *found* holds ends; None if it is no element but a word between brackets."""
+    if found["value"].endswith("CDATA["):
+        end = text.find("]]>", found.end())
+        return len(text) if end == -1 else end + len("]]>")
+    if text.startswith("</", found.end()):
+        return found.end()
+    if text.startswith("<", found.end()) and not found["value"].strip():
+        if len(unclosed) > _UNCLOSED_LIMIT:
+            return len(text)
+        end = -1 if found["key"] in unclosed else text.find(f"</{found['key']}", found.end())
+        if end == -1:
+            unclosed.add(found["key"])
+        return None if end == -1 else end
+    return None
+
+
+def _redact_tuples(text: str) -> str:
+    edits: list[tuple[int, int, str]] = []
+    at = 0
+    while found := _TUPLE.search(text, at):
+        at = found.end()
+        if _has_secret_column(found["columns"]):
+            at = _end_of_bracket(text, at)
+            edits.append((found.end(), at, f"({MASK})"))
+    return _replaced(text, edits) if edits else text
+
+
+def _has_secret_column(columns: str) -> bool:
+    return any([is_secret_key(column.strip(' "`[]\n')) for column in columns.split(",")])  # noqa: C419 - faster
+
+
+def _redact_bound(text: str, lowered: str) -> str:
+    """Mask what was bound to a statement that names a secret column, all of it: its places have no names."""
+    edits: list[tuple[int, int, str]] = []
+    first = -1
+    at = 0
+    while found := _BOUND.search(text, at):
+        at = found.end()
+        if not found["row"]:
+            if first < 0:
+                first = _first_secret_name(text, lowered)
+            if first >= found.start():
+                continue
+        at = _end_of_line(text, at) if text[at] == "$" else _end_of_bracket(text, at)
+        edits.append((found.end(), at, MASK))
+    return _replaced(text, edits) if edits else text
+
+
+def _first_secret_name(text: str, lowered: str) -> int:
+    """Return where the first secret name of a statement stands, or the end of the text."""
+    if any([word in lowered for word in _STATEMENTS]):  # noqa: C419 - a list is faster
+        for found in _NAME.finditer(text):
+            if is_secret_key(found[0]):
+                return found.start()
+    return len(text)
+
+
+def _end_of_line(text: str, start: int) -> int:
+    end = text.find("\n", start)
+    return len(text) if end == -1 else end
+
+
+def _redact_rejected(text: str) -> str:
+    edits: list[tuple[int, int, str]] = []
+    for found in _REJECTED.finditer(text):
+        value = _INPUT.match(text, found.end()) if is_secret_key(found["key"]) else None
+        if value is not None:
+            edits.append((value.start(), value.end(), MASK))
+    return _replaced(text, edits)
+
+
+def _mask_duplicate(found: re.Match[str]) -> str:
+    return f"{found['lead']}{MASK}{found['tail']}" if is_secret_key(found["key"]) else found[0]
+
+
+def _redact_commands(text: str) -> str:
+    """Mask passwords that programs take by short options, which mean something else to other programs."""
+    edits: list[tuple[int, int, str]] = []
+    option = command = ""
+    has_tool = False
+    at = 0
+    while found := _COMMAND.search(text, at):
+        at = found.end()
+        if found["end"]:
+            option, has_tool = "", False
+        elif found["tool"]:
+            has_tool = True
+        elif found["command"]:
+            if found["command"] != "login" or has_tool:
+                command = _family(found["command"])
+                option = _PASSWORD_OPTIONS[command]
+        elif option and found["option"] == option and (not found["apart"] or command not in _GLUED):
+            value = (_QUOTED[found["quote"]] if found["quote"] else _ARGUMENT).match(text, at)
+            if value is not None:
+                edits.append((at, value.end(), MASK))
+                at = value.end()
+    return _replaced(text, edits) if edits else text
+
+
+def _family(command: str) -> str:
+    return (
+        command
+        if command in _PASSWORD_OPTIONS
+        else next(name for name in _PASSWORD_OPTIONS if command.startswith(name))
+    )
 
 
 def _mask_option(found: re.Match[str]) -> str:
@@ -461,8 +903,7 @@ def _redact_inserts(text: str) -> str:
     kept: list[str] = []
     done = 0
     for found in _INSERT.finditer(text):
-        columns = found["columns"].split(",")
-        if found.start() < done or not any(is_secret_key(column.strip(' "`[]')) for column in columns):
+        if found.start() < done or not _has_secret_column(found["columns"]):
             continue
         end = text.find(";\n", found.end())
         end = len(text) if end == -1 else end
@@ -473,26 +914,36 @@ def _redact_inserts(text: str) -> str:
 
 def _redact_encoded(text: str, words: str) -> str:
     """Mask what holds a secret once it is decoded."""
+    encoded = _Encoded()
     if any(hint in words for hint in _PERCENT_HINTS):
-        text = _PERCENT.sub(_mask_percent, text)
-    return _BASE64.sub(_mask_base64, text) if _BASE64.search(words) else text
+        text = _PERCENT.sub(encoded.percent, text)
+    return _BASE64.sub(encoded.base64, text) if _BASE64.search(words) else text
 
 
-def _mask_percent(found: re.Match[str]) -> str:
-    plain = unquote(found[0])
-    return MASK if _redacted(plain, NOTHING, inner=False) != plain else found[0]
+class _Encoded:
+    """Looks into the encoded words of one text, and masks those that are too many to look into."""
 
+    def __init__(self) -> None:
+        self._left = ENCODED_LIMIT
 
-def _mask_base64(found: re.Match[str]) -> str:
-    text = found[0].replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        plain = base64.b64decode(
-            text[: len(text) // 4 * 4] if len(text) % 4 == 1 else text + "=" * (-len(text) % 4)
-        )
-        decoded = plain.decode()
-    except (binascii.Error, ValueError):
-        return found[0]
-    return MASK if _redacted(decoded, NOTHING, inner=False) != decoded else found[0]
+    def percent(self, found: re.Match[str]) -> str:
+        plain = unquote(found[0])
+        for _ in range(_TIMES_ENCODED):
+            plain = unquote(plain)
+        return MASK if self._hides(plain) else found[0]
+
+    def base64(self, found: re.Match[str]) -> str:
+        text = found[0].replace("-", "+").replace("_", "/").rstrip("=")
+        padded = text[: len(text) // 4 * 4] if len(text) % 4 == 1 else text + "=" * (-len(text) % 4)
+        try:
+            plain = base64.b64decode(padded).decode()
+        except (binascii.Error, ValueError):
+            return found[0]
+        return MASK if self._hides(plain) else found[0]
+
+    def _hides(self, plain: str) -> bool:
+        self._left -= 1
+        return self._left < 0 or _redacted(plain, NOTHING, inner=False) != plain
 
 
 def _redact_personal(text: str, lowered: str, also: frozenset[Personal]) -> str:

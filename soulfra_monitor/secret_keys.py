@@ -11,7 +11,7 @@ SECRET_WORDS = frozenset(
     password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token jwt bearer
     authorization cookie cookies credential credentials creds apikey apikeys apitoken authtoken accesstoken
     refreshtoken accesskey secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp totp
-    pin cvv cvc ssn iban requirepass masterauth pgpass
+    pin cvv cvc ssn iban requirepass masterauth pgpass pw pword passin passout
     """.split()  # noqa: SIM905 - one a line would be seven times as long
 )
 """A key is secret when one of its words is one of these."""
@@ -33,6 +33,7 @@ SECRET_PAIRS = frozenset(
         ("master", "key"),
         ("pass", "phrase"),
         ("private", "key"),
+        ("recovery", "code"),
         ("refresh", "tokens"),
         ("secret", "key"),
         ("session", "id"),
@@ -55,6 +56,24 @@ HARMLESS_ENDINGS = frozenset(
 WEAK_WORDS = frozenset({"auth", "pass", "session", "sid", "sig", "signature", "pat"})
 """Alone these name a secret in data; in a sentence they mean many things: ``session: closed``."""
 
+NO_PASSWORDS = frozenset(
+    """
+    all backward band boarding build by com compile did final first forward high last low multi next one
+    optimizer over previous render second season single test tests third two under
+    """.split()  # noqa: SIM905 - one a line would be seven times as long
+)
+"""Before ``pass`` these make something else of it: ``first_pass``; ``rabbitmq_pass`` is a password."""
+
+NAME_KEYS = frozenset(
+    {"name", "key", "header", "field", "column", "parameter", "param", "option", "variable", "env"}
+)
+"""In objects and notations that have names and values apart, what the name stands under: Kubernetes, HAR."""
+
+VALUE_KEYS = frozenset(
+    {"value", "val", "values", "content", "data", "old", "new", "before", "after", "default"}
+)
+"""And what the value stands under."""
+
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _STEM = re.compile(
     r"passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)"
@@ -65,9 +84,10 @@ _STEM = re.compile(
 
 
 _HINTS = (
-    "pass", "pwd", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
+    "pass", "pw", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
     "srf", "bearer", "basic", "session", "signature", "card", "factor", "iban", "--user", "-u", "mysql",
-    "redis-cli", "login", "identified", "cvv", "cvc",
+    "redis-cli", "login", "identified", "cvv", "cvc", "mongo", "sqlcmd", "ldap", "plink",
+    "recovery", "cqlsh", "mosquitto", "zip", "failing row", "7z",
 )  # fmt: skip
 _SHORT_HINT = re.compile(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
 
@@ -87,6 +107,8 @@ def is_secret_key(key: str) -> bool:
         return False
     if not SECRET_WORDS.isdisjoint(words) or any(pair in SECRET_PAIRS for pair in pairwise(words)):
         return True
+    if words[-1] == "pass" and len(words) > 1:
+        return words[-2] not in NO_PASSWORDS
     return _STEM.search("".join(words)) is not None
 
 

@@ -63,9 +63,10 @@ def _mask_iban(found: re.Match[str]) -> str:
     return MASK if number % 97 == 1 else found[0]
 
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}$")
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]{0,31}[A-Za-z]")
 _WEB = frozenset({"http", "https", "ws", "wss"})
-_USER = re.compile(r"(?<![\w:/.])(?://)?[\w.-]{1,64}$")
+_USER = re.compile(r"[\w.-]{1,64}(?://)?(?![\w:/.])")
+"""Both for the text before a match, read from its end: so the engine begins at one place only."""
 _BEFORE_AUTH = re.compile(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
 
 
@@ -75,14 +76,14 @@ def _before(found: re.Match[str], length: int) -> str:
 
 def _mask_login(found: re.Match[str]) -> str:
     """Mask up to the last @, which web addresses may have further on and others may not."""
-    scheme = _SCHEME.search(_before(found, 32))
-    if scheme is None or scheme[0].lower() in _WEB:
+    scheme = _SCHEME.match(_before(found, 32)[::-1])
+    if scheme is None or scheme[0][::-1].lower() in _WEB:
         return found[0]
     return f"://{found[1]}:{MASK}@"
 
 
 def _mask_bare_login(found: re.Match[str]) -> str:
-    return f":{MASK}@" if _USER.search(_before(found, 67)) else found[0]
+    return f":{MASK}@" if _USER.match(_before(found, 67)[::-1]) else found[0]
 
 
 def _mask_auth(found: re.Match[str]) -> str:
@@ -121,6 +122,21 @@ _TOKENS = (
     ("dp.", "dp.", r"[a-z]{2,5}\.\w{16,}"),
     ("atatt3", "ATATT3", r"[\w=-]{16,}"),
     ("age-secret-key-", "AGE-SECRET-KEY-1", r"[0-9A-Z]{16,}"),
+    ("glsa_ glc_", "gl", r"(?:sa|c)_\w{16,}"),
+    ("dckr_pat_ dckr_oat_", "dckr_", r"[po]at_[\w-]{16,}"),
+    ("pmak-", "PMAK-", r"[0-9a-f-]{16,}"),
+    ("gsk_", "gsk_", r"[A-Za-z0-9]{20,}"),
+    ("sntrys_ sntryu_", "sntry", r"[su]_[\w=+/-]{16,}"),
+    ("xai-", "xai-", r"[A-Za-z0-9]{20,}"),
+    ("sbp_ sb_secret_", "sb", r"(?:p_[0-9a-f]{16,}|_secret_[\w-]{16,})"),
+    ("r8_", "r8_", r"[A-Za-z0-9]{20,}"),
+    ("ntn_", "ntn_", r"[A-Za-z0-9]{20,}"),
+    ("nfp_", "nfp_", r"[A-Za-z0-9]{20,}"),
+    ("figd_", "figd_", r"[\w-]{16,}"),
+    ("tskey-", "tskey-", r"[a-z]{2,12}-[\w-]{10,}"),
+    ("pplx-", "pplx-", r"[A-Za-z0-9]{20,}"),
+    ("pul-", "pul-", r"[0-9a-f]{32,}"),
+    ("eaa", "EAA", r"[A-Za-z0-9]{40,}"),
 )  # fmt: skip
 """What to look for, the prefix of who issues it, and what follows."""
 
@@ -169,6 +185,11 @@ ADDRESSES: tuple[Shape, ...] = (
 TOKENS: tuple[Shape, ...] = (
     _shape("JSON web token", "eyj", r"(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}"),
     *(_token(hints, prefix, rest) for hints, prefix, rest in _TOKENS),
+    _shape(
+        "hash of a password",
+        "$2 $argon2 $6$ $5$ $y$ $1$ $scrypt",
+        r"\$(?:2[abxy]?|argon2\w{1,2}|[156y]|scrypt)\$[\w./$=,+*-]{20,}",
+    ),
     _shape("token of a Telegram bot", ":aa", r"[0-9](?<![A-Za-z0-9_-].)[0-9]{7,9}:AA[\w-]{32,}"),
 )
 """In words of at least TOKEN_LENGTH characters."""
@@ -192,15 +213,6 @@ PHRASES: tuple[Shape, ...] = (
         r"(-(?<![\w-]-)(?:u|U|-user|-proxy-user)[ =]{0,2}[\"']?[^\s:\"'-][^\s:\"']{0,127}):"
         r"(?!\d{1,6}\b)[^\s\"']{1,512}",
         rf"\1:{MASK}",
-    ),
-    _shape(
-        "password option of a command",
-        "mysql sshpass redis-cli login",
-        r"((?:\bmysql\w{0,10}\b[^\n|]{0,200}?\s-p(?=\S)|\bsshpass\s{1,4}-p\s{0,4}"
-        r"|\bredis-cli\b[^\n|]{0,200}?\s-a\s{1,4}"
-        r"|\b(?:docker|podman|helm|az) [a-z ]{0,40}login\b[^\n|]{0,200}?\s-p\s{1,4})[\"']?)"
-        r"(?!\*\*\*)[^\s\"']{1,512}",
-        rf"\1{MASK}",
     ),
     _shape(
         "password in a statement of SQL",
@@ -240,7 +252,7 @@ PHRASES: tuple[Shape, ...] = (
         "key of two words",
         "key token",
         r"([AaSsPpEe](?<!\w.)(?i:pi|ccess|ecret|rivate|igning|ncryption|uth|ccount)[ ](?i:key|token)"
-        r"\s{0,4}[:=]\s{0,4}[\"']?)"
+        r"\s{0,64}+[:=]\s{0,64}+[\"']?)"
         r"(?!\*\*\*)[^\s\"',;]{4,512}",
         rf"\1{MASK}",
     ),
