@@ -100,7 +100,7 @@ def _start() -> None:
     if sys.is_finalizing():
         return
     if _at_work.acquire(blocking=False):
-        _leave = pulse.add(_check)
+        _leave = pulse.add(_check, in_children=False)
     else:
         pulse.wake()  # where no thread could be had before
 
@@ -136,9 +136,7 @@ def _forget() -> None:
     _waiting.clear()
     _settles = False
     _at_work = threading.Lock()
-    leave, _leave = _leave, None
-    if leave is not None:
-        leave()
+    _leave = None
 
 
 os.register_at_fork(after_in_child=_forget)
