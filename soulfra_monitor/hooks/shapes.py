@@ -17,8 +17,10 @@ an import that fails    normal around an import                         normal
 ======================  ==============================================  ====================================
 
 Whether something is flow control is seen by its name, and again by its class when it is raised: an own
-subclass of ValueError is an everyday exception too (``is_everyday``). A timeout around at most two statements
-of a loop that just ends or goes on (break, continue) is a poll, and normal.
+subclass of ValueError is an everyday exception too (``is_everyday``). An OSError that gets a ready-made
+answer is reported when it says that the system is out of something: no space, no handles
+(``is_in_trouble``). A timeout around at most two statements of a loop that just ends or goes on (break,
+continue) is a poll, and normal.
 
 Normal whatever it catches: a handler that raises, reads the exception, logs, prints, counts (``n += 1``) or
 asks ``sys.exc_info()``; and one for StopIteration, GeneratorExit, KeyboardInterrupt, SystemExit or a
@@ -26,6 +28,7 @@ cancellation. A ``finally`` that always returns, breaks or continues swallows wh
 """
 
 import ast
+import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -82,6 +85,14 @@ FLOW = frozenset(
     }
 )
 """Exceptions that often stand for an answer: no such key, not a number, nothing there."""
+
+SYSTEM = frozenset({"OSError", "IOError", "EnvironmentError"})
+"""Names by which everything that the system refuses is caught."""
+
+TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""What the system says when it has run out of something, whatever was asked of it."""
 
 POLLS = frozenset({"TimeoutError", "timeout", "TimeoutExpired"})
 """Exceptions by which a call says that nothing has happened yet."""
@@ -142,6 +153,7 @@ class Finding:
     catches: str  # as written; "anything" for ``except:`` and ``finally``
     why: str
     everyday: tuple[str, ...] = ()  # named so, it is normal after all if it ``is_everyday``
+    trouble: bool = False  # it is normal unless the system ``is_in_trouble``
 
 
 def findings(tree: ast.AST) -> Iterator[Finding]:
@@ -149,7 +161,7 @@ def findings(tree: ast.AST) -> Iterator[Finding]:
     for node in ast.walk(tree):
         if isinstance(node, _TRIES):
             for handler in node.handlers:
-                if (found := judge(node, handler)) is not None:
+                if (found := judge(node, handler)) is not None and not found.trouble:
                     yield found
             if (found := judge_finally(node)) is not None:
                 yield found
@@ -159,10 +171,9 @@ def findings(tree: ast.AST) -> Iterator[Finding]:
 
 def judge(node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> Finding | None:
     """Say why *handler* swallows, or None if it does something about the error, or its kind is normal."""
-    if _does_something(handler):
-        return None
     catch, ready_made, drops = _catch(handler.type), _ready_made(handler.body), _drops(handler.body)
-    if catch is _Catch.NEVER or _is_probe(node, handler.type, catch) or _is_poll(node, handler):
+    normal = catch is _Catch.NEVER or _is_probe(node, handler.type, catch) or _is_poll(node, handler)
+    if normal or _does_something(handler):
         return None
     if catch is _Catch.EVERYTHING and (drops or ready_made):
         return _found(handler, "catches everything and says nothing")
@@ -171,6 +182,8 @@ def judge(node: ast.Try | ast.TryStar, handler: ast.ExceptHandler) -> Finding | 
         return replace(_found(handler, "a failure is dropped"), everyday=everyday)
     if catch is _Catch.FLOW and drops and _statements(node.body) > GUARDED and not _only_cleans(node.body):
         return _found(handler, "an everyday exception is dropped around more than it is meant for")
+    if ready_made and SYSTEM.intersection(names(handler.type)):
+        return replace(_found(handler, "trouble of the system gets a ready-made answer"), trouble=True)
     return None
 
 
@@ -206,6 +219,11 @@ def is_everyday(error: BaseException, caught: tuple[str, ...]) -> bool:
         kind.__name__ in FLOW and (kind is named or issubclass(kind, OSError) or not from_system)
         for kind in named.__mro__
     )
+
+
+def is_in_trouble(error: BaseException) -> bool:
+    """Tell whether *error* says that the system has run out of something: no answer is meant for that."""
+    return isinstance(error, OSError) and error.errno in TROUBLE
 
 
 def _found(handler: ast.ExceptHandler, why: str) -> Finding:

@@ -16,7 +16,7 @@ from typing import Any
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Reporter, Undo, program
-from soulfra_monitor.hooks.shapes import NEVER, Finding, is_everyday
+from soulfra_monitor.hooks.shapes import NEVER, Finding, is_everyday, is_in_trouble
 
 SWITCH = "SOULFRA_SWALLOWED"
 
@@ -28,7 +28,7 @@ goes along with a later one as the fact ``repeats``."""
 class Site:
     """One place that swallows, and what it swallowed lately."""
 
-    __slots__ = ("context", "count", "everyday", "tell", "until")
+    __slots__ = ("context", "count", "everyday", "tell", "trouble", "until")
 
     def __init__(self, file: str, finding: Finding, tell: "Tell") -> None:
         self.context = {
@@ -37,6 +37,7 @@ class Site:
             "why": finding.why,
         }
         self.everyday = finding.everyday
+        self.trouble = finding.trouble
         self.tell = tell
         self.count = 0  # since the second began; threads may lose one now and then
         self.until = 0.0
@@ -62,7 +63,7 @@ def teller(reporter: Reporter) -> Tell:
 
     def tell(site: Site, error: BaseException | None) -> None:
         try:
-            if error is None or is_no_error(error) or is_everyday(error, site.everyday):
+            if error is None or is_no_error(error) or is_normal(site, error):
                 return
             repeats = max(0, site.count - BURST - 1)
             if site.count == 1 or site.count > BURST:
@@ -80,6 +81,11 @@ def teller(reporter: Reporter) -> Tell:
 def is_no_error(error: BaseException) -> bool:
     """Tell whether an exception only says "stop": an end of an iteration, a cancellation, a wish to exit."""
     return any(kind.__name__ in NEVER for kind in type(error).__mro__)
+
+
+def is_normal(site: Site, error: BaseException) -> bool:
+    """Tell whether *error* is what the handler at *site* is meant for, by its class or its code."""
+    return is_everyday(error, site.everyday) or (site.trouble and not is_in_trouble(error))
 
 
 def install(reporter: Reporter) -> Undo:

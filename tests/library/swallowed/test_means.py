@@ -1,9 +1,11 @@
 """Both means on real modules: what is reported, and what nobody may notice."""
 
 import asyncio
+import errno
 import inspect
 import io
 import linecache
+import os
 import sys
 import traceback
 import warnings
@@ -431,3 +433,21 @@ def test_an_own_class_of_an_everyday_kind_is_normal_around_a_statement(
     program.net(program.Wrong("told, as the net is wide"))
 
     assert kept.types == ["Refused", "Wrong"]
+
+
+def test_a_system_out_of_something_is_told_though_it_gets_an_answer(
+    means: str, kept: Kept, load: Load
+) -> None:
+    program = load("""
+        def saves(error):
+            try:
+                raise error
+            except OSError:
+                return False
+            return True
+    """)
+
+    for code in (errno.ENOENT, errno.EACCES, errno.ECONNREFUSED, errno.ENOSPC, errno.EMFILE):
+        assert program.saves(OSError(code, os.strerror(code))) is False
+
+    assert [getattr(error, "errno", None) for error in kept.errors] == [errno.ENOSPC, errno.EMFILE]

@@ -235,3 +235,7 @@ def test_everyday_exceptions_are_known_by_their_class(error: BaseException, caug
 )
 def test_failures_are_no_everyday_exceptions(error: BaseException, caught: str) -> None:
     assert not shapes.is_everyday(error, (caught,))
+
+
+def test_handlers_that_only_trouble_of_the_system_makes_swallow_are_not_listed() -> None:
+    assert whys(handler("except OSError:", "return False")) == []
