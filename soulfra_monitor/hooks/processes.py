@@ -22,15 +22,33 @@ def install(reporter: Reporter) -> Undo:
     return patches.undo
 
 
+class Started:
+    """The attribute ``_popen``, which a process gets once it runs.
+
+    ``start`` itself is left alone: a child that is forked there would have our frame on its stack for ever.
+    """
+
+    def __init__(self, patches: Patches, signalled: "WeakSet[Any]") -> None:
+        self._patches = patches
+        self._signalled = signalled
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        found = {} if owner is None else vars(owner)
+        if "_popen" not in found:
+            raise AttributeError("_popen")
+        return found["_popen"]
+
+    def __set__(self, owner: Any, popen: Any) -> None:
+        vars(owner)["_popen"] = popen
+        if popen is not None:
+            self._patches.safely(_watch, self._patches, owner, self._signalled)
+
+    def __delete__(self, owner: Any) -> None:
+        vars(owner).pop("_popen", None)
+
+
 def _fit(patches: Patches, module: ModuleType) -> None:
     signalled: WeakSet[Any] = WeakSet()
-
-    def make_start(start: Any) -> Any:
-        def replaced(self: Any) -> None:
-            start(self)
-            patches.safely(_watch, patches, self, signalled)
-
-        return replaced
 
     def make_signal(send: Any) -> Any:
         def replaced(self: Any) -> None:
@@ -39,7 +57,7 @@ def _fit(patches: Patches, module: ModuleType) -> None:
 
         return replaced
 
-    patches.wrap(module.BaseProcess, "start", make_start)
+    patches.replace(module.BaseProcess, "_popen", Started(patches, signalled))
     patches.wrap(module.BaseProcess, "terminate", make_signal)
     patches.wrap(module.BaseProcess, "kill", make_signal)
 

@@ -622,6 +622,21 @@ def test_the_traceback_is_as_without_hooks(name: str, both: Program) -> None:
     assert outcome.err == bare.err
 
 
+def test_a_process_that_was_forked_has_no_frame_of_ours(both: Program) -> None:
+    source = """
+import traceback
+from multiprocessing import get_context
+child = get_context("fork").Process(target=traceback.print_stack)
+child.start()
+child.join()
+"""
+
+    outcome, bare = both(source, *ALL)
+
+    assert "_bootstrap" in bare.err
+    assert outcome.err == bare.err
+
+
 def test_nothing_is_imported_only_to_be_watched(program: Program) -> None:
     outcome = program("", *ALL)
 
