@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from remediator import alertmanager
+from remediator.complaints import Complaints
 from remediator.engine import Engine
+from remediator.escalation import tell_withheld
 from remediator.notify import Notification
 from remediator.runner import Tools
 from remediator.signals import (
@@ -37,6 +39,7 @@ _PRUNE = 3600.0
 _FORGET = 60.0
 _WATCHDOG = 5.0
 _QUIET = 5.0
+_WITHHELD = 5.0
 _QUIET_AT_ONCE = 1000  # fingerprints that one pass says are over
 _AWAY_FOR = 90.0  # seconds; Prometheus sends what fires again every minute
 
@@ -68,6 +71,7 @@ class Chores:
         self._retention = retention
         self._summary_retention = summary_retention
         self._quiet = quiet
+        self._complaints = Complaints(log)
         self._began = tools.clock()
         self._away_since: dict[tuple[str, str], float] = {}  # by error and fingerprint; of one thread
         chores = [
@@ -77,6 +81,7 @@ class Chores:
             _Chore(every=_WATCHDOG, do=self.watch_pipeline),
             _Chore(every=_QUIET, do=self.end_quiet_events),
             _Chore(every=_FORGET, do=self.forget_senders),
+            _Chore(every=_WITHHELD, do=self.tell_withheld),
         ]
         if enabled:  # else nothing is taken in, in no way
             chores.append(_Chore(every=reconcile, do=self.reconcile))
@@ -99,9 +104,9 @@ class Chores:
     def _do_safely(self, chore: _Chore) -> None:
         try:
             chore.do()
-        except Exception:
+        except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
             self._tools.metrics.internal_errors.labels("chores").inc()
-            log.exception("a chore failed; it is tried again")
+            self._complaints.say("chores", "a chore failed; it is tried again")
 
     def reconcile(self) -> None:
         """Take in the alerts that are active in Alertmanager, as if it had posted them now."""
@@ -217,6 +222,10 @@ class Chores:
         gone = self._tools.store.prune(now - self._retention, now - self._summary_retention)
         if any(gone.values()):
             log.info("forgotten: %s", ", ".join(f"{count} {what}" for what, count in gone.items() if count))
+
+    def tell_withheld(self) -> None:
+        """Tell people in one message of the calls that were too many."""
+        tell_withheld(self._tools)
 
     def forget_senders(self) -> None:
         """Forget which batches and events were taken, when nobody sends them again."""

@@ -154,7 +154,8 @@ def pairs(value: Any) -> str:
 def what_next(error: dict[str, Any]) -> str:
     """Say what happens with an error if nobody does anything."""
     if not error.get("open"):
-        return "Nothing: it is over."
+        silent = error.get("ended") == "silence"
+        return f"Nothing: it is over{'; it ended by silence, which proves nothing' if silent else ''}."
     held = error.get("held") or {}
     if held.get("reason") == "approval_pending":
         return f"It waits for a person: soulfra approve {error['id']} or soulfra reject {error['id']}"

@@ -176,6 +176,8 @@ def _subject(item: dict[str, Any]) -> str | None:
 def _state(item: dict[str, Any]) -> str:
     held = item.get("held") or {}
     state = str(item.get("state"))
+    if item.get("ended") == "silence":
+        return f"{state} (ended by silence)"
     return f"{state} ({held['reason']})" if held.get("reason") else state
 
 

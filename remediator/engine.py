@@ -15,17 +15,19 @@ from http import HTTPStatus
 
 from remediator import evidence
 from remediator.actions import spawn
-from remediator.escalation import WATCH, escalate
+from remediator.complaints import Complaints
+from remediator.escalation import WATCH, escalate, watch_seconds
 from remediator.events import signal_of_event
 from remediator.inquiry import UNWATCHED, Inquiry, ask
 from remediator.judge import Judge, RefusalError
 from remediator.playbook import Playbook, Verify
-from remediator.policy import Answer, Health, disproved
+from remediator.policy import Answer, Health, disproved, mended
 from remediator.rhythm import Rhythm
 from remediator.run import Outcome, Run, Trigger
 from remediator.runner import Tools, change_error
 from remediator.running import Identity, Running
 from remediator.signals import (
+    STRANGERS_LIMIT,
     Admission,
     Error,
     ErrorState,
@@ -37,6 +39,7 @@ from remediator.signals import (
     admit,
     ended_by_run,
     look_again,
+    of_a_stranger,
     open_again,
     reopen,
 )
@@ -48,6 +51,9 @@ from soulfra_monitor.problems import Problem
 log = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds between looks at the store when nobody wakes the timer
+_AT_ONCE = 200  # errors that are due and read in one go
+_FAR_AT_ONCE = 20  # of services that nobody has configured, in one tick
+_HEALERS = 20  # past runs of a target that may have made an end of an error
 _QUICK = Verify.model_construct(healthy=3, every=0.25, within=3.0)
 
 
@@ -86,8 +92,12 @@ class Engine:
             tools, playbooks, self._running, alertmanagers=alertmanagers, escalate_after=escalate_after
         )
         self._looks = ThreadPoolExecutor(workers, thread_name_prefix="look")
+        self._far_looks = ThreadPoolExecutor(1, thread_name_prefix="look-far")  # at services of nobody
         self._looking: set[str] = set()
-        self._lock = threading.Lock()  # guards the one above
+        self._far_looking: set[str] = set()
+        self._lock = threading.Lock()  # guards the two above
+        self._placing = threading.Lock()  # room for errors of strangers is counted and used up in one go
+        self._complaints = Complaints(log)
         self._wake = threading.Event()
         self._timer = threading.Thread(target=self._keep_time, name="timer", daemon=True)
 
@@ -104,7 +114,8 @@ class Engine:
         self._wake.set()
         if self._timer.is_alive():
             self._timer.join(grace)
-        self._looks.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._looks, self._far_looks):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._running.shut_down()
 
     @property
@@ -129,6 +140,31 @@ class Engine:
         """
         now = self._tools.clock()
         signals = [signal_of_event(event, now, self._rhythm) for event in events]
+        if all(signal.target in self._tools.services for signal in signals):
+            return self._accept_signals(signals, boot, seq, now)
+        with self._placing:
+            return self._accept_signals(self._with_room(signals), boot, seq, now)
+
+    def _with_room(self, signals: Sequence[Signal]) -> list[Signal]:
+        """Give those of services that nobody has configured to one target, when these have too much open."""
+        services = self._tools.services
+        strangers = {_key(signal) for signal in signals if signal.target not in services}
+        room = STRANGERS_LIMIT - self._store.count_strangers(services)
+        if len(strangers) <= room:
+            return list(signals)
+        kept = set()
+        for key in sorted(strangers):
+            latest = self._store.latest_error(*key)
+            is_open = latest is not None and latest.open
+            if is_open or room > 0:
+                kept.add(key)
+                room -= not is_open
+        return [
+            signal if signal.target in services or _key(signal) in kept else of_a_stranger(signal)
+            for signal in signals
+        ]
+
+    def _accept_signals(self, signals: Sequence[Signal], boot: str, seq: int, now: float) -> Receipt:
         admit_all = self._admit_knowing(signals)
         if boot:
             taken = self._store.accept_batch(boot, seq, signals, admit_all, at=now)
@@ -136,7 +172,7 @@ class Engine:
             once = self._store.accept_once(signals, admit_all, at=now)
             taken = [admission for admission in once if admission is not None] or None
         if taken is None:
-            return Receipt(repeated=bool(boot or events))
+            return Receipt(repeated=bool(boot or signals))
         for admission in taken:
             self._rhythm.note(admission)
         self._tell_admissions(taken)
@@ -195,26 +231,31 @@ class Engine:
             try:
                 self._tell_ended_processes()
                 self._running.keep_leases()
-                for error in self._store.due_errors(self._tools.clock(), 200):
-                    self._submit_look(error.id)
+                due = self._store.due_errors(self._tools.clock(), _AT_ONCE, first=self._tools.services)
+                for error in due:
+                    self._submit_look(error)
             except StoreError:
                 self._count_failure("timer", "the store failed; trying again")
                 self._tools.stopping.wait(1.0)
             except Exception:  # noqa: BLE001 - a thread's edge; counted and logged
                 self._count_failure("timer", "the timer failed; going on")
 
-    def _submit_look(self, error_id: str) -> None:
+    def _submit_look(self, error: Error) -> None:
+        """Look at it in a thread; at few errors of services that nobody has configured, and those in turn."""
+        near = error.target in self._tools.services
+        looking, pool = (self._looking, self._looks) if near else (self._far_looking, self._far_looks)
         with self._lock:
-            if error_id in self._looking:
+            if error.id in looking or (not near and len(looking) >= _FAR_AT_ONCE):
                 return
-            self._looking.add(error_id)
-        look = self._looks.submit(self._look_safely, error_id)
-        look.add_done_callback(lambda _: self._end_look(error_id))  # also when it is cancelled
+            looking.add(error.id)
+        look = pool.submit(self._look_safely, error.id)
+        look.add_done_callback(lambda _: self._end_look(error.id, looking))  # also when it is cancelled
 
-    def _end_look(self, error_id: str) -> None:
+    def _end_look(self, error_id: str, looking: set[str]) -> None:
         with self._lock:
-            self._looking.discard(error_id)
-        self._wake.set()
+            looking.discard(error_id)
+        if looking is self._looking:
+            self._wake.set()  # others wait for the next tick
 
     def _look_safely(self, error_id: str) -> None:
         try:
@@ -238,7 +279,7 @@ class Engine:
 
     def _count_failure(self, place: str, message: str) -> None:
         self._tools.metrics.internal_errors.labels(place).inc()
-        log.error(message, exc_info=True)  # noqa: LOG014 - called from handlers only
+        self._complaints.say(place, message)
 
     # -- one look at one error ----------------------------------------------------------------
 
@@ -287,7 +328,8 @@ class Engine:
         if not error.escalation_sent:
             playbook = self._judge.playbook_for(error)
             escalate(self._tools, error, playbook, "it could not be repaired", give_up=True)
-        again = self._tools.clock() + WATCH
+        still = WATCH if not error.escalation_sent else watch_seconds(self._tools, error.target)
+        again = self._tools.clock() + still
         change_error(self._store, error.id, lambda old: look_again(old, error, again))
 
     def _reconsider(self, error: Error, health: Health) -> Error | None:
@@ -321,7 +363,7 @@ class Engine:
         return self._store.get_error(fresh.id)
 
     def _is_over(self, error: Error, health: Health) -> bool:
-        if disproved(error, health):
+        if disproved(error, health) or mended(error, health):
             return True
         if error.proven_by_probe and health.known:
             return False
@@ -356,8 +398,7 @@ class Engine:
             if old.state is ErrorState.FAILED:
                 return closed
             if not known:
-                # Nothing of ours can prove a recovery, and it failed only where people were called.
-                return replace(closed, state=ErrorState.FAILED) if old.escalated_at else closed
+                return replace(closed, state=ErrorState.FAILED)  # nothing of ours can prove a recovery
             by = old.recovered_by or healer
             return replace(closed, state=ErrorState.RECOVERED, recovered_at=now, recovered_by=by)
 
@@ -371,12 +412,19 @@ class Engine:
         return True
 
     def _healer(self, error: Error) -> str:
-        """Say who made an end of it: a run for another error of the same target may have, or be about to."""
-        for run in self._store.find_runs(RunQuery(target=error.target, limit=1)):
+        """Say who made an end of it: a run for a like error of the same target may have, or be about to."""
+        for run in self._store.find_runs(RunQuery(target=error.target, limit=_HEALERS)):
             helped = run.outcome is Outcome.RECOVERED and (run.ended_at or 0.0) >= error.first_seen
-            if helped or run.outcome is None:
+            if (helped or run.outcome is None) and self._may_have_healed(run, error):
                 return "person" if run.trigger is Trigger.PERSON else "run"
         return "itself"
+
+    def _may_have_healed(self, run: Run, error: Error) -> bool:
+        """Whether a run had to do with it: begun for the same, or a repair of the outage that it tells of."""
+        if error.proven_by_probe and not run.only_mends:
+            return True
+        cause = self._store.get_error(run.error_id) if run.error_id else None
+        return cause is not None and (cause.problem, cause.subject) == (error.problem, error.subject)
 
     # -- telling ------------------------------------------------------------------------------
 
@@ -430,6 +478,10 @@ def _doubt(health: Health) -> tuple[Reason, str] | None:
     if health.blind and not health.healthy:
         return Reason.PROBER_BLIND, "most targets fail at once: the prober itself is suspected"
     return None
+
+
+def _key(signal: Signal) -> tuple[str, Problem, str]:
+    return signal.target, signal.problem, signal.subject
 
 
 def _looked_at(stored: Error, seen: Error) -> Error:

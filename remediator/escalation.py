@@ -8,30 +8,74 @@ from remediator.playbook import Playbook
 from remediator.runner import Tools, change_error, take_evidence
 from remediator.signals import Error, ErrorState, look_again
 from remediator.store import RunQuery
+from soulfra_monitor.problems import Problem, Severity
 
 WATCH = 15.0
 """Seconds between looks at an error that only waits for its end."""
+
+STRANGER_WATCH = 600.0
+"""The same of a service that nobody has configured: only what comes in can change anything about it."""
+
+
+def watch_seconds(tools: Tools, target: str) -> float:
+    """Return the time between looks at an error that only waits for its end."""
+    return WATCH if target in tools.services else STRANGER_WATCH
 
 
 def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *, give_up: bool) -> None:
     """Call people once per error, and give the error up if *give_up*.
 
-    The mark is written first, so that a crash in between tells twice rather than never.
+    Above the limit on calls the error is left to the next summary (``tell_withheld``). The mark is
+    written first, so that a crash in between tells twice rather than never.
     """
     now = tools.clock()
 
     def mark(old: Error) -> Error:
         marked = replace(old, escalated_at=old.escalated_at or now)
-        return look_again(replace(marked, state=ErrorState.FAILED), error, now + WATCH) if give_up else marked
+        again = now + watch_seconds(tools, error.target)
+        return look_again(replace(marked, state=ErrorState.FAILED), error, again) if give_up else marked
 
     current = change_error(tools.store, error.id, mark)
     if current is None or current.escalation_sent:
+        return
+    critical = current.severity is Severity.CRITICAL
+    if not tools.call_limit.take(now, configured=error.target in tools.services, critical=critical):
+        tools.metrics.escalations.labels("summarised").inc()
+        change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
         return
     tools.feed("escalate", f"{error.target} {error.problem}: {why} [{error.id}]")
     told = notify(tools, error, playbook, f"{error.target} {error.problem} needs a person: {why}")
     tools.metrics.escalations.labels("told" if told else "untold").inc()
     if told:
         change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
+
+
+def tell_withheld(tools: Tools) -> None:
+    """Tell people in one message of the calls that were too many, when that is due."""
+    now = tools.clock()
+    count = tools.call_limit.withheld(now)
+    if not count:
+        return
+    text = (
+        f"{count} more errors need a person. So many are not told one by one: "
+        "soulfra errors --state failed, or GET /api/monitoring/errors?state=failed, lists them."
+    )
+    tools.feed("escalate", text)
+    summary = Notification(
+        subject=f"[critical] {count} more errors need a person",
+        text=text,
+        severity=Severity.CRITICAL,
+        target="soulfra-remediator",
+        problem=Problem.OTHER,
+    )
+    results = tools.notifier.escalate(("people",), summary)
+    for channel, failure in results.items():
+        if failure is not None:
+            tools.metrics.notification_failures.labels(channel).inc()
+    told = tools.notifier.reached_people(results)
+    tools.metrics.escalations.labels("told" if told else "untold").inc()
+    if told:
+        tools.call_limit.told(count, now)
 
 
 def _evidence(tools: Tools, error: Error) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from remediator.rhythm import Rhythm
-from remediator.signals import MESSAGE_LIMIT, Signal, Source, Status
+from remediator.signals import MESSAGE_LIMIT, Signal, Source, Status, probed_apart
 from soulfra_monitor.classify import classify
 from soulfra_monitor.events import Event
 from soulfra_monitor.fingerprint import fingerprint, subject
@@ -55,7 +55,7 @@ def signal_of_event(event: Event, now: float, rhythm: Rhythm | None = None) -> S
         status=Status.FIRING,
         target=target,
         problem=found.problem,
-        subject=subject(clean, found.problem),
+        subject=probed_apart(found.problem, subject(clean, found.problem), print_, clean.kind.value),
         severity=found.severity,
         message=message[:MESSAGE_LIMIT],
         received_at=now,

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.config import Service
 from remediator import alertmanager
-from remediator.escalation import WATCH, escalate, notify
+from remediator.escalation import escalate, notify, watch_seconds
 from remediator.inquiry import ask
 from remediator.match import first_match, matches_all
 from remediator.places import entries_over, expand
@@ -19,7 +19,7 @@ from remediator.policy import Answer, Health, Situation, attempts_allowed, decid
 from remediator.run import Outcome, Run
 from remediator.runner import Tools, change_error
 from remediator.running import Running
-from remediator.signals import Decision, Error, Reason, Verdict, is_event, look_again
+from remediator.signals import Decision, Error, ErrorState, Reason, Verdict, is_event, look_again
 from remediator.store import ErrorQuery, RunQuery
 from soulfra_monitor.problems import Problem, Severity
 
@@ -57,6 +57,7 @@ class Judge:
         self._tools = tools
         self._store = tools.store
         self._playbooks = playbooks
+        self._by_name = {playbook.name: playbook for playbook in playbooks}
         self._running = running
         self._alertmanagers = alertmanagers
         self._escalate_after = escalate_after
@@ -174,7 +175,8 @@ class Judge:
         goes_on = both_count or error.held_reason is answer.reason
         held_since = error.held_since if goes_on and error.held_since is not None else now
         # However long a limit holds: an end that nobody tells, and the moment to call people, are not missed.
-        again = min(answer.until or now + WATCH, now + WATCH)
+        watch = watch_seconds(self._tools, error.target)
+        again = min(answer.until or now + watch, now + watch)
 
         def hold(old: Error) -> Error:
             held = replace(old, held_reason=answer.reason, held_since=held_since)
@@ -209,6 +211,8 @@ class Judge:
         healing = error.proven_by_probe and error.target in self._tools.services
         if healing and now - error.first_seen < _SELF_HEAL:
             return False  # whoever else starts it again may be at it
+        if error.target not in self._tools.services:
+            return True  # all of these together have a limit of their own
         query = ErrorQuery(target=error.target, severity=Severity.CRITICAL, since=now - _CALLS_WINDOW)
         with self._calling:
             others = [one for one in self._store.find_errors(query) if one.id != error.id]
@@ -276,8 +280,23 @@ class Judge:
             settings=self._tools.settings,
             pauses=self._store.pauses(now),
             history=self._store.starts(now - _HISTORY),
+            playbooks=self._by_name,
+            outage=self._outage(error) if health.known and not health.healthy else None,
             **more,
         )
+
+    def _outage(self, error: Error) -> str | None:
+        """Return another open error that says of the target that it is down, when this one does not."""
+        if error.problem in _OUTAGES and error.proven_by_probe:
+            return None
+        query = ErrorQuery(target=error.target, open=True, state=ErrorState.PENDING)
+        found = (
+            one
+            for problem in _OUTAGES
+            for one in self._store.find_errors(replace(query, problem=problem))
+            if one.proven_by_probe and one.id != error.id
+        )
+        return next((one.id for one in found), None)
 
     def _plan(self, playbook: Playbook, error: Error, service: Service | None) -> Plan | str:
         values = {
@@ -328,6 +347,8 @@ class Judge:
         errors = self._store.find_errors(ErrorQuery(target=target, open=True, limit=1000))
         return next((error for error in errors if error.proven_by_probe), None)
 
+
+_OUTAGES = (Problem.SERVICE_DOWN, Problem.PROCESS_DIED)
 
 _UNHANDLED = frozenset({Reason.NO_PLAYBOOK, Reason.UNKNOWN_TARGET, Reason.MODE_OFF})
 """What leaves an error to people."""

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from exporter.fields import Duration, Name, Strict
 from remediator.match import Matcher, parse_matcher
+from remediator.run import PROVES_ITSELF
 from soulfra_monitor.durations import parse_duration
 
 BUDGET_LIMIT = 7 * 86400.0
@@ -301,7 +302,17 @@ class Playbook(Strict):
     @property
     def restarts(self) -> bool:
         """Whether any step restarts a service."""
-        return any(step.action == "restart" for rung in self.rungs for step in rung.steps)
+        return "restart" in self.actions
+
+    @property
+    def only_mends(self) -> bool:
+        """Whether it does nothing but mend what an action proves itself, and costs a service nothing."""
+        return self.actions <= PROVES_ITSELF
+
+    @property
+    def actions(self) -> frozenset[str]:
+        """The names of everything that it may do."""
+        return frozenset(step.action for rung in self.rungs for step in rung.steps)
 
 
 class PlaybookFile(Strict):

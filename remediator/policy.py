@@ -1,7 +1,7 @@
 """Whether an error is acted on now, later or not at all, and why. Pure: no I/O, no clock of its own."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from exporter.config import Service
 from remediator.playbook import Budget, Mode, Playbook
@@ -52,6 +52,8 @@ class Situation:
     silenced: str | None = None  # the silence that covers the alert
     pauses: Sequence[Pause] = ()
     history: Sequence[Start] = ()
+    playbooks: Mapping[str, Playbook] = field(default_factory=dict)  # all, by name
+    outage: str | None = None  # another open error of the target, which says that it is down
     template_error: str | None = None
     forced: bool = (
         False  # a person insists: skips cooldown, budget, pause and mode, never locks or the inventory
@@ -83,6 +85,12 @@ def disproved(error: Error, health: Health) -> bool:
     if not error.proven_by_probe or not health.healthy:
         return False
     return error.problem is not Problem.SERVICE_TIMEOUT or not health.slow
+
+
+def mended(error: Error, health: Health) -> bool:
+    """Whether what the error is about was mended before the service came up again, and is told no more."""
+    at = error.mended_at
+    return at is not None and error.last_seen <= at and health.known and health.healthy
 
 
 def backoff_seconds(settings: Settings, attempts: int) -> float:
@@ -202,6 +210,13 @@ def _dependency_sick(at: Situation) -> Answer | None:
     return _defer(Reason.DEPENDENCY_DOWN, f"depends on {names}, to be repaired first", at.now + 1)
 
 
+def _outranked(at: Situation) -> Answer | None:
+    """While a service is down its restart comes first; a mend may be what the restart needs."""
+    if at.by_person or at.outage is None or at.playbook is None or at.playbook.only_mends:
+        return None
+    return _defer(Reason.LOCKED, f"{at.outage} comes first: the service is down", at.now + 1)
+
+
 def _locked(at: Situation) -> Answer | None:
     for start in at.history:
         if start.target == at.error.target and start.ended_at is None:
@@ -212,12 +227,36 @@ def _locked(at: Situation) -> Answer | None:
 def _cooling(at: Situation) -> Answer | None:
     if at.forced or at.playbook is None:
         return None
-    ends = [run.ended_at for run in at.history if run.target == at.error.target and run.ended_at is not None]
-    cool_until = max(ends) + at.playbook.cooldown if ends else 0.0
-    until = max(cool_until, at.error.not_before or 0.0)
+    until = max(_cool_at(at, at.playbook), at.error.not_before or 0.0)
     if until <= at.now:
         return None
     return _defer(Reason.COOLDOWN, f"{until - at.now:.1f} s left since the last run", until)
+
+
+def _cool_at(at: Situation, playbook: Playbook) -> float:
+    """Return when the playbook has cooled down on this target.
+
+    Its own runs count, and for a restart those of whatever restarts; after a mend a restart is worth
+    trying at once.
+    """
+    ended = [
+        (run.ended_at, run.playbook)
+        for run in at.history
+        if run.target == at.error.target and run.ended_at is not None
+    ]
+    last = max((end for end, name in ended if _heats(at, playbook, name)), default=None)
+    if last is None:
+        return 0.0
+    mends = (end for end, name in ended if name in at.playbooks and at.playbooks[name].only_mends)
+    if playbook.restarts and any(end > last for end in mends):
+        return 0.0
+    return last + playbook.cooldown
+
+
+def _heats(at: Situation, playbook: Playbook, ran: str) -> bool:
+    """Whether the cooldown of *playbook* counts from a run of the one named *ran*."""
+    by = at.playbooks.get(ran)
+    return ran == playbook.name or (playbook.restarts and (by is None or by.restarts))
 
 
 def _silent_since(at: Situation) -> Answer | None:
@@ -227,6 +266,8 @@ def _silent_since(at: Situation) -> Answer | None:
     ends = [run.ended_at for run in at.history if run.target == at.error.target and run.ended_at is not None]
     if not ends or at.error.last_seen > max(ends):
         return None
+    if at.error.mended_at is not None:
+        return _defer(Reason.COOLDOWN, "mended; over when the service is up", at.now + 1)
     return _defer(Reason.COOLDOWN, "nothing of it came in since the last run", at.now + 5)
 
 
@@ -295,6 +336,7 @@ _OBJECTIONS: tuple[Callable[[Situation], Answer | None], ...] = (
     _paused,
     _silenced,
     _dependency_sick,
+    _outranked,
     _locked,
     _cooling,
     _silent_since,

@@ -125,6 +125,7 @@ def error_view(error: Error) -> dict[str, Any]:
         "recoveredAt": iso(error.recovered_at),
         "recoveredBy": error.recovered_by if error.state is ErrorState.RECOVERED else None,
         "closedAt": iso(error.closed_at),
+        "ended": error.ended,
         "attempts": error.attempts,
         "relapses": error.relapses,
         "signals": error.signals,

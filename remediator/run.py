@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+PROVES_ITSELF = frozenset({"file"})
+"""Actions that succeed only when they have found the mend in place."""
+
 _NO_REPAIRS = frozenset({"wait", "notify"})
 
 
@@ -62,6 +65,12 @@ class Run:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)  # epoch seconds by milestone
     plan: tuple[Mapping[str, Any], ...] = ()  # the rendered rungs, as decided
+
+    @property
+    def only_mends(self) -> bool:
+        """Whether the rung that it ends with does nothing but what proves itself."""
+        steps = self.plan[self.rung]["steps"] if self.rung < len(self.plan) else ()
+        return bool(steps) and all(step["action"] in PROVES_ITSELF for step in steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,21 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.config import Service
 from remediator import evidence
-from remediator.actions import ActionContext, ActionError, find_action
+from remediator.actions import ActionContext, ActionError, find_action, spawn
+from remediator.call_limit import CallLimit
 from remediator.feed import Feed
 from remediator.metrics import Metrics
 from remediator.notify import Notifier
 from remediator.plan import Plan, PlannedRung, PlannedStep
 from remediator.playbook import RestartArgs, Verify
 from remediator.policy import Settings, backoff_seconds
-from remediator.run import Outcome, Run, Step, StepState, Trigger
-from remediator.signals import Error, ErrorState, is_event
-from remediator.store import Store
+from remediator.run import PROVES_ITSELF, Outcome, Run, Step, StepState, Trigger
+from remediator.signals import Error, ErrorState, Reason, is_event
+from remediator.store import ErrorQuery, Store
 from remediator.verify import ExporterClient, ExporterUnreachable, Verification, verify
 from remediator.watchdog import Watchdog
 from soulfra_monitor.problems import Problem
@@ -32,7 +34,6 @@ from soulfra_monitor.redaction import redact, redact_value
 log = logging.getLogger(__name__)
 
 _DESTRUCTIVE = frozenset({"restart", "command", "http", "hook"})
-_PROVES_ITSELF = frozenset({"file"})  # succeeds only when it has found the mend in place
 _UNRESPONSIVE = frozenset({"timeout", "connect_timeout"})
 _LOOK_WITHIN = 1.0  # seconds for a look between two effects
 _UNPROVEN_WAIT = 360.0  # seconds an alert over five minutes needs to fall silent after a repair
@@ -63,6 +64,7 @@ class Tools:
     evidence_timeout: float
     watchdog: Watchdog
     withheld: frozenset[str] = frozenset()  # variables with our own secrets; no child inherits them
+    call_limit: CallLimit = field(default_factory=CallLimit)
     clock: Callable[[], float] = time.time
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -173,11 +175,20 @@ def end(tools: Tools, run: Run, outcome: Outcome, detail: str, *, spent: bool = 
         after = _after_run(error, ended, tools.settings, spent=spent) if error else None
         if tools.store.end_run(ended, after):
             _tell_end(tools, ended, error)
+            if "mended" in ended.timings:
+                _wake_waiting(tools, ended.target, now)
             return ended
         current = tools.store.get_run(run.id)
         if current is None or current.token != run.token or current.outcome is not None:
             raise RunLeftError(run.id)
     raise RuntimeError(f"{run.id} could not be ended: its error is written too often by others")
+
+
+def _wake_waiting(tools: Tools, target: str, now: float) -> None:
+    """Have what holds a restart back decided anew: after the mend it is worth trying."""
+    for error in tools.store.find_errors(ErrorQuery(target=target, open=True)):
+        if error.proven_by_probe and error.held_reason is Reason.COOLDOWN:
+            change_error(tools.store, error.id, lambda old: replace(old, check_at=now))
 
 
 def _after_run(error: Error, run: Run, settings: Settings, *, spent: bool) -> Error:
@@ -202,6 +213,8 @@ def _after_run(error: Error, run: Run, settings: Settings, *, spent: bool) -> Er
             # A signal that came in after the proof may tell of the next failure: look once more.
             check_at=now if error.last_seen > verified else None,
         )
+    if run.outcome is Outcome.UNVERIFIED and "mended" in run.timings and error.subject:
+        return replace(error, recovered_by=_by(run), mended_at=now, check_at=now, held_reason=None)
     wait = 0.0 if run.outcome is Outcome.INTERRUPTED else backoff_seconds(settings, error.attempts)
     # Looked at again at once: the backoff holds the next try back, not the call for people.
     # What a person asked for says nothing about the playbook of the error.
@@ -215,7 +228,7 @@ def _is_proven(error: Error, run: Run) -> bool:
         return True
     steps = run.plan[run.rung]["steps"] if run.rung < len(run.plan) else ()
     # The action has looked at the path that the error is about, and nobody else can.
-    return bool(error.subject) and any(step["action"] in _PROVES_ITSELF for step in steps)
+    return bool(error.subject) and any(step["action"] in PROVES_ITSELF for step in steps)
 
 
 def _by(run: Run) -> str:
@@ -258,10 +271,31 @@ def _try_rung(tools: Tools, progress: _Progress, index: int, rung: PlannedRung) 
         return _Tried(Outcome.FAILED, str(error), error.permanent)
     progress.mark("acted", tools.clock())
     _save(tools, progress)
-    proof = _verify(tools, progress.run.target, progress.run.error_id, rung.verify)
+    only_mends = all(step.action in PROVES_ITSELF for step in rung.steps)
+    hopeless = _down_for_itself if only_mends else partial(_started_and_ended, tools, rung)
+    proof = _verify(tools, progress.run.target, progress.run.error_id, rung.verify, hopeless=hopeless)
     if proof.outcome is Outcome.RECOVERED:
         progress.mark("verified", tools.clock())
+    elif only_mends and index == len(progress.run.plan) - 1 and not tools.stopping.is_set():
+        progress.mark("mended", tools.clock())
+        return _Tried(Outcome.UNVERIFIED, f"mended; {proof.detail}")
     return _Tried(proof.outcome, proof.detail)
+
+
+def _down_for_itself() -> str:
+    """Hold no restart back: what was to be mended is, and the action has proved it."""
+    return "its restart is not for this run"
+
+
+def _started_and_ended(tools: Tools, rung: PlannedRung) -> str | None:
+    """Say that a process which the rung started has failed already: nothing will answer."""
+    for step in rung.steps:
+        if isinstance(step.args, RestartArgs):
+            started = spawn.recorded_process(step.args.service, tools.data_folder)
+            code = spawn.CHILDREN.code_of(step.args.service, int(started["pid"])) if started else None
+            if code:
+                return f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+    return None
 
 
 def _do_step(tools: Tools, progress: _Progress, rung: int, step: PlannedStep) -> None:
@@ -400,9 +434,17 @@ def _rung_verify(run: Run) -> Verify:
 
 
 def _verify(
-    tools: Tools, target: str, error_id: str | None, how: Verify, within: float | None = None
+    tools: Tools,
+    target: str,
+    error_id: str | None,
+    how: Verify,
+    *,
+    within: float | None = None,
+    hopeless: Callable[[], str | None] = lambda: None,
 ) -> Verification:
     error = tools.store.get_error(error_id) if error_id else None
     must_be_fast = error is not None and error.problem is Problem.SERVICE_TIMEOUT
     bounded = how if within is None else how.model_copy(update={"within": min(how.within, within)})
-    return verify(tools.exporter, target, bounded, must_be_fast=must_be_fast, stop=tools.stopping)
+    return verify(
+        tools.exporter, target, bounded, must_be_fast=must_be_fast, hopeless=hopeless, stop=tools.stopping
+    )

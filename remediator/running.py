@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from remediator.actions.stop import ENDED
+from remediator.complaints import Complaints
 from remediator.plan import Plan
 from remediator.playbook import Playbook
 from remediator.run import Outcome, Run, Trigger
@@ -50,6 +51,7 @@ class Running:
         self._at_work: dict[str, Run] = {}
         self._lock = threading.Lock()  # guards the one above
         self._kept = 0.0
+        self._complaints = Complaints(log)
 
     def claim(self, run: Run, error: Error | None) -> bool:
         """Write the run and take its target's lease; False when it is held or the error has changed."""
@@ -199,7 +201,7 @@ class Running:
 
     def _count_failure(self, place: str, message: str, run: Run) -> None:
         self._tools.metrics.internal_errors.labels(place).inc()
-        log.error(message, run.id, exc_info=True)  # noqa: LOG014 - called from handlers only
+        self._complaints.say(place, message % run.id)
 
 
 def _trigger(error: Error, by: str | None) -> Trigger:

@@ -38,8 +38,14 @@ MEMBERS_LIMIT = 200
 STABLE_FOR = 60.0
 """Seconds after a recovery in which a failure is its relapse, unless configured otherwise."""
 
-_INSIDE = frozenset({Kind.HUNG, Kind.SLOW, Kind.CHILD})
-"""Kinds of events about which a probe from outside knows nothing."""
+_DEATHS = frozenset({Problem.SERVICE_DOWN, Problem.PROCESS_DIED})
+"""What an end of the process means."""
+
+STRANGERS_LIMIT = 1000
+"""Errors of services that nobody has configured which may be open at once, all of these together."""
+
+OTHER_TARGET = "(other)"
+"""The target of what services that nobody has configured have to tell above STRANGERS_LIMIT."""
 
 _EVENT = re.compile(r"v[0-9]+\.")
 
@@ -161,6 +167,7 @@ class Error:
     held_since: float | None = None
     not_before: float | None = None  # backoff: no further attempt before this
     refused: str | None = None  # why its last run's last rung was refused, and would be again
+    mended_at: float | None = None  # when what it is about was mended, while the service was down for itself
     check_at: float | None = None  # when the engine looks at it; None: only a signal wakes it
     approved_by: str | None = None
     approved_until: float | None = None
@@ -172,12 +179,21 @@ class Error:
 
     @property
     def proven_by_probe(self) -> bool:
-        """Whether a healthy (for a timeout: and fast) probe disproves it.
+        """Whether a healthy (for a timeout: and fast) probe disproves it: all of its members.
 
-        Answers to probes say nothing about a call that hangs or is slow inside, or about a failed child.
+        It does so for alerts, and of events only for the end of the process. Others have a subject
+        (``probed_apart``), so that no error has members of both sorts.
         """
-        inside = is_event(self.fingerprint) and self.labels.get("kind") in _INSIDE
-        return self.problem in PROVEN_BY_PROBE and not inside
+        return not self.subject and probe_proves(self.problem, self.fingerprint, self.labels)
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended: ``proven`` by probes, ``silence`` without a proof, ``given_up``; None while open."""
+        if self.open:
+            return None
+        if self.state is ErrorState.RECOVERED:
+            return "proven"
+        return "silence" if self.escalated_at is None else "given_up"
 
     @property
     def recovery_seconds(self) -> float | None:
@@ -235,6 +251,26 @@ class SignalError(ValueError):
 def is_event(fingerprint: str) -> bool:
     """Whether a fingerprint is one of an event: these begin with their version, which no alert's does."""
     return _EVENT.match(fingerprint) is not None
+
+
+def probe_proves(problem: Problem, fingerprint: str, labels: Mapping[str, str]) -> bool:
+    """Whether a healthy probe disproves what a signal tells: an alert, or that the process ended."""
+    if not is_event(fingerprint):
+        return problem in PROVEN_BY_PROBE
+    return problem in _DEATHS and labels.get("kind") == Kind.EXIT
+
+
+def probed_apart(problem: Problem, subject: str, fingerprint: str, kind: str) -> str:
+    """Return the subject of an event; what no probe proves is kept apart from alerts of the same problem."""
+    if subject or problem not in PROVEN_BY_PROBE or probe_proves(problem, fingerprint, {"kind": kind}):
+        return subject
+    return fingerprint
+
+
+def of_a_stranger(signal: Signal) -> Signal:
+    """Return the signal as one of all services that nobody has configured; its labels keep the name."""
+    labels = {**signal.labels, "target": OTHER_TARGET, "reported_target": signal.target}
+    return replace(signal, target=OTHER_TARGET, labels=labels)
 
 
 def placed(signal: Signal, latest: Error | None, subjects: int) -> Signal:
@@ -335,6 +371,7 @@ def reopen(error: Error, now: float) -> Error:
         recovered_by=None,
         rejected_by=None,
         refused=None,
+        mended_at=None,
         closed_at=None,
         relapses=error.relapses + 1,
         check_at=now,

@@ -84,6 +84,7 @@ def verify(
     rule: Verify,
     *,
     must_be_fast: bool = False,
+    hopeless: Callable[[], str | None] = lambda: None,
     stop: threading.Event | None = None,
     now: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
@@ -92,7 +93,8 @@ def verify(
     """Look every ``rule.every`` until ``rule.healthy`` looks in a row are healthy, or the deadline.
 
     Recovered is said on fresh answers of the exporter alone. When the last look was not answered,
-    the outcome is unverified. *stop* ends it early, as unverified.
+    the outcome is unverified. *stop* ends it early, as unverified. *hopeless* is asked after each look
+    that is not healthy: why waiting longer is of no use, if it is.
     """
     stop = stop or threading.Event()
     pause = wait or stop.wait
@@ -110,8 +112,9 @@ def verify(
             return Verification(
                 outcome=Outcome.RECOVERED, looks=looks, detail=detail, healthy_since=row[0].at
             )
-        if clock() >= deadline:
-            return _give_up(look, looks, len(row), rule)
+        why = None if look.healthy else hopeless()
+        if why is not None or clock() >= deadline:
+            return _give_up(look, looks, len(row), rule, why)
         pause(max(0.0, min(began + rule.every, deadline) - clock()))
     return Verification(outcome=Outcome.UNVERIFIED, looks=looks, detail="the remediator is stopping")
 
@@ -121,14 +124,16 @@ def is_fresh(at: object, now: float) -> TypeGuard[float]:
     return isinstance(at, int | float) and abs(now - at) <= FRESH_FOR
 
 
-def _give_up(last: Look, looks: int, in_a_row: int, rule: Verify) -> Verification:
+def _give_up(last: Look, looks: int, in_a_row: int, rule: Verify, why: str | None) -> Verification:
     if last.healthy is None:
         outcome, detail = Outcome.UNVERIFIED, last.detail
     elif last.healthy:
         outcome, detail = Outcome.FAILED, f"only {in_a_row} of {rule.healthy} healthy probes in a row"
     else:
         outcome, detail = Outcome.FAILED, last.detail
-    return Verification(outcome=outcome, looks=looks, detail=f"{detail} (after {rule.within:g} s)")
+    return Verification(
+        outcome=outcome, looks=looks, detail=f"{detail} ({why or f'after {rule.within:g} s'})"
+    )
 
 
 def _ask(client: Checker, target: str, timeout: float) -> dict[str, Any] | Look:

@@ -33,6 +33,7 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._started: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._ended: dict[str, tuple[int, int]] = {}  # pid and return code of the last, by service
 
     def add(self, name: str, process: subprocess.Popen[bytes]) -> None:
         """Remember a process until it has ended."""
@@ -44,11 +45,21 @@ class Children:
         with self._lock:
             return next((name for name, process in self._started if process.pid == pid), None)
 
+    def code_of(self, name: str, pid: int) -> int | None:
+        """Return how the process that was started for the service ended; None while nobody knows."""
+        with self._lock:
+            for started, process in self._started:
+                if started == name and process.pid == pid:
+                    return process.poll()
+            last, code = self._ended.get(name, (None, None))
+            return code if last == pid else None
+
     def reap(self) -> list[tuple[str, int, int]]:
         """Collect the processes that have ended: name, pid and return code. Never waits."""
         with self._lock:
             ended = [(name, process) for name, process in self._started if process.poll() is not None]
             self._started = [item for item in self._started if item not in ended]
+            self._ended |= {name: (process.pid, process.returncode) for name, process in ended}
         return [(name, process.pid, process.returncode) for name, process in ended]
 
 

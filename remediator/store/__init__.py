@@ -3,7 +3,7 @@
 The one exception is StoreError. The suite tests/remediator/store/test_contract.py holds every store to this.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -146,11 +146,18 @@ class Store(Protocol):
     def count_errors(self, query: ErrorQuery) -> Mapping[str, int]:
         """Count by state, whatever the query's limit and page; every state is a key."""
 
-    def due_errors(self, now: float, limit: int) -> list[Error]:
-        """Return the errors whose check_at has come, open or closed, earliest first."""
+    def due_errors(self, now: float, limit: int, *, first: Collection[str] = ()) -> list[Error]:
+        """Return the errors whose check_at has come, open or closed, earliest first.
+
+        Those of the targets in *first* come before all others, and of those what probes prove.
+        """
 
     def next_check(self) -> float | None:
         """Return the earliest check_at of all, so that the engine knows how long it may sleep."""
+
+    def count_strangers(self, known: Collection[str]) -> int:
+        """Count the open errors of all targets but those."""
+        ...
 
     def add_error(self, error: Error, *, heir_of: str | None = None) -> None:
         """Write a new error; the events that belong to the error *heir_of* and are not over become its own.

@@ -2,13 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from remediator.run import Outcome, PastRun, Pause, Run, Start, Step
-from remediator.signals import Admission, Decision, Error, ErrorState, Member, Signal, Status
+from remediator.signals import PROVEN_BY_PROBE, Admission, Decision, Error, ErrorState, Member, Signal, Status
 from remediator.store import (
     Admit,
     BeatKind,
@@ -98,9 +98,20 @@ class SqliteStore:
         rows = self._db.read(f"SELECT state, count(*) FROM errors {where} GROUP BY state", values)  # noqa: S608
         return {**{state.value: 0 for state in ErrorState}, **dict(rows)}
 
-    def due_errors(self, now: float, limit: int) -> list[Error]:
-        end = "WHERE check_at <= ? ORDER BY check_at LIMIT ?"
-        return self._find(ERRORS, "errors", end, [now, max(0, limit)])
+    def due_errors(self, now: float, limit: int, *, first: Collection[str] = ()) -> list[Error]:
+        if not first:
+            end = "WHERE check_at <= ? ORDER BY check_at LIMIT ?"
+            return self._find(ERRORS, "errors", end, [now, max(0, limit)])
+        end = (
+            f"WHERE check_at <= ? ORDER BY target IN ({_places(first)}) DESC, "
+            f"problem IN ({_places(PROVEN_BY_PROBE)}) AND subject = '' DESC, check_at LIMIT ?"
+        )
+        return self._find(ERRORS, "errors", end, [now, *first, *sorted(PROVEN_BY_PROBE), max(0, limit)])
+
+    def count_strangers(self, known: Collection[str]) -> int:
+        sql = f"SELECT count(*) FROM errors WHERE open = 1 AND target NOT IN ({_places(known)})"  # noqa: S608
+        count: int = self._db.read(sql, [*known])[0][0]
+        return count
 
     def next_check(self) -> float | None:
         earliest: float | None = self._db.read("SELECT min(check_at) FROM errors WHERE check_at IS NOT NULL")[
@@ -338,6 +349,7 @@ class SqliteStore:
         return self._find(SUMMARIES, "daily_summaries", end, [since])
 
     def ping(self) -> None:
+        self._db.check_room()
         with self._db.write() as connection:
             connection.execute("UPDATE pulse SET beats = beats + 1")
 
@@ -347,6 +359,10 @@ class SqliteStore:
     def _find(self, rows: Rows[Value], table: str, end: str, values: Sequence[Any]) -> list[Value]:
         sql = f"SELECT {_names(rows.columns)} FROM {table} {end}"  # noqa: S608
         return [rows.read(row) for row in self._db.read(sql, values)]
+
+
+def _places(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _first(found: Sequence[Value]) -> Value | None:

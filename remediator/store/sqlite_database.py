@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 5.0
 """How long a call waits for another writer before it gives up."""
 
+ROOM = 4 * 1024 * 1024
+"""Bytes that must be left on the file system: a post of events may need as many."""
+
 WAL_LIMIT = 16 * 1024 * 1024
 """Bytes that the write-ahead log shrinks back to after a large transaction."""
 
@@ -77,6 +80,19 @@ class Database:
             raise StoreError(f"{self.path}: cannot write: {error}") from error
         finally:
             self._writing.release()
+
+    def check_room(self) -> None:
+        """Raise StoreError when the file system has less than ROOM left: the next large write would fail.
+
+        A small write says nothing: it finds its place in the log that is there.
+        """
+        try:
+            found = os.statvfs(self.path.parent)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be looked at: {error}") from error
+        left = found.f_bavail * found.f_frsize
+        if left < ROOM:
+            raise StoreError(f"{self.path}: only {left // 1024} KiB are left on its file system")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

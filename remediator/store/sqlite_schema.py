@@ -211,4 +211,10 @@ ALTER TABLE errors ADD COLUMN refused TEXT;
 ALTER TABLE heartbeats ADD COLUMN expected INTEGER NOT NULL DEFAULT 1;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _EVENTS, _REFUSALS)
+_ENDS = """
+ALTER TABLE errors ADD COLUMN mended_at REAL;
+-- What ended without a proof is failed; it was pending for ever.
+UPDATE errors SET state = 'failed' WHERE open = 0 AND state = 'pending';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _EVENTS, _REFUSALS, _ENDS)

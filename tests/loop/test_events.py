@@ -12,6 +12,17 @@ from benchmarks.harness import DemoStack, demo_config, wait_until
 
 _SERVICE = "mobile-converter"
 _DEAF = "chat-analyzer"
+_NEEDS_A_FOLDER = "orchestrator"
+_READS_ITS_FOLDER = """
+import os, runpy, sys
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(service="orchestrator", url=sys.argv.pop(1))
+monitor.start()
+os.listdir(sys.argv.pop(1))
+monitor.stop()
+sys.path.insert(0, os.getcwd())
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 _IGNORES_SIGTERM = """
 import runpy, signal, sys
 _set = signal.signal
@@ -22,8 +33,11 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
-    """Run the demo with one folder that may be mended, and one service that must be killed to end."""
+    """Run the demo with folders that may be mended, and one service that must be killed to end."""
     folder = tmp_path_factory.mktemp("events")
+    program_file = folder / "reads_its_folder.py"
+    program_file.write_text(_READS_ITS_FOLDER)
+    (folder / "needed").mkdir()
 
     def declare(config: dict[str, Any]) -> None:
         config["services"][_SERVICE]["paths"] = [
@@ -32,6 +46,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
         restart = config["services"][_DEAF]["restart"]
         python, *program = restart["command"]
         restart["command"] = [python, "-c", _IGNORES_SIGTERM, *program]
+        needs = config["services"][_NEEDS_A_FOLDER]
+        needs["paths"] = [{"path": str(folder / "needed"), "mode": "0750", "create": True}]
+        python, *program = needs["restart"]["command"]
+        url = f"http://{config['remediator']['listen']}"
+        needs["restart"]["command"] = [python, str(program_file), url, str(folder / "needed"), *program]
         config["demo"]["load"] = []
 
     config, _ = demo_config(declare)
@@ -159,3 +178,29 @@ def test_a_hung_service_that_we_killed_ourselves_tells_of_no_second_failure(stac
     assert {error["type"] for error in stack.errors(_DEAF)} <= {"service_down", "service_timeout"}
     assert stack.pid(_DEAF) != before
     assert [one["id"] for one in _runs(stack, at, _DEAF)] == [run["id"]]
+
+
+def test_a_service_that_crashes_at_start_for_a_missing_folder_is_up_again_soon(stack: DemoStack) -> None:
+    needed = stack.folder / "needed"
+    before = stack.pid(_NEEDS_A_FOLDER)
+    needed.rmdir()
+    at = stack.kill(_NEEDS_A_FOLDER)
+    _report(stack, service=_NEEDS_A_FOLDER, kind="exit", facts={"signal": 9})
+
+    def up() -> float | None:
+        status = stack.api("health")["services"][_NEEDS_A_FOLDER]["status"]
+        pid = stack.pid(_NEEDS_A_FOLDER) if needed.is_dir() and status != "critical" else None
+        return time.time() if pid not in (None, before) else None
+
+    took = wait_until(f"it is up again\n{stack.output()}", up, 60) - at
+    wait_until(
+        f"every error is over\n{stack.output()}",
+        lambda: not any(error["open"] for error in stack.errors(_NEEDS_A_FOLDER)),
+        30,
+    )
+    errors = {error["type"]: error for error in stack.errors(_NEEDS_A_FOLDER)}
+    assert errors["missing_file"]["recoveredBy"] == "run"
+    assert [error["type"] for error in errors.values() if error["escalatedAt"]] == []
+    down = max(error["recoveryTime"] for error in errors.values() if error["type"] == "service_down")
+    assert down < 10_000, stack.output()
+    assert took < 12, stack.output()

@@ -179,7 +179,8 @@ def test_an_error_of_an_unknown_target_is_kept_and_never_called_recovered(world:
     until(lambda: "unknown_target" in world.reasons())
     world.fire("stranger", status=Status.RESOLVED)
     until(lambda: not world.error("stranger").open)
-    assert (world.error("stranger").state, world.done) == ("pending", [])
+    ended = world.error("stranger")
+    assert (ended.state, ended.ended, ended.recovered_at, world.done) == ("failed", "silence", None, [])
 
 
 def test_a_blind_prober_makes_no_relapse_of_a_recovered_error(world: Any, until: Any) -> None:

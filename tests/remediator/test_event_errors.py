@@ -78,9 +78,9 @@ def test_a_critical_one_calls_people_at_once_and_once_with_what_was_seen(
 ) -> None:
     send(world, target, severity=Severity.CRITICAL)
     until(lambda: world.notifier.told)
-    look_again(world, until)
+    look_again(world, until, 601)
     send(world, target, severity=Severity.CRITICAL)
-    look_again(world, until)
+    look_again(world, until, 601)
 
     (told,) = world.notifier.told
     assert told.severity is Severity.CRITICAL
@@ -109,6 +109,85 @@ def test_a_hundred_critical_errors_of_one_service_call_people_three_times(world:
     until(lambda: all(error.held_reason for error in world.errors()))
 
     assert len(world.notifier.told) == 3
+
+
+def test_a_storm_of_unknown_services_calls_three_times_and_then_once_for_all(world: Any, until: Any) -> None:
+    world.engine.accept([event(world, f"ghost-{n}", severity=Severity.CRITICAL) for n in range(40)])
+    until(lambda: all(error.escalation_sent for error in world.errors()), within=30)
+    assert len(world.notifier.told) == 3
+    send(world, severity=Severity.CRITICAL)
+    until(lambda: len(world.notifier.told) == 4)
+
+    world.chores.tell_withheld()
+    assert len(world.notifier.told) == 4
+    world.pass_time(31)
+    for _ in range(2):
+        world.chores.tell_withheld()
+
+    assert world.notifier.told[4:] == [world.notifier.told[-1]]
+    assert "37 more errors" in world.notifier.told[-1].text
+    assert world.count("soulfra_escalations_total", result="summarised") == 37
+
+
+def test_errors_of_unknown_services_are_bounded_in_number_all_together(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remediator.engine.STRANGERS_LIMIT", 5)
+    world = make_world(start=False)
+
+    def post(*services: str) -> list[str]:
+        told = [
+            Event(id=uuid4().hex, at=1.0, kind=Kind.EXIT, service=name, message="gone") for name in services
+        ]
+        return [one.error.target for one in world.engine.accept_events(told).admissions]
+
+    assert post(*(f"ghost-{n}" for n in range(4))) == [f"ghost-{n}" for n in range(4)]
+    assert post("ghost-1", "a", "b", "c", "web", "ghost-2") == [
+        "ghost-1",
+        "a",
+        "(other)",
+        "(other)",
+        "web",
+        "ghost-2",
+    ]
+    assert post("d", "web") == ["(other)", "web"]
+    (other,) = world.errors("(other)")
+    assert (other.signals, other.labels["reported_target"]) == (3, "d")
+
+
+def test_configured_services_are_looked_at_before_all_others(make_world: Any) -> None:
+    world = make_world(start=False)
+    world.engine.accept([event(world, f"ghost-{n}") for n in range(30)])
+    world.offset += 5
+    send(world, problem=Problem.REDIS_UNAVAILABLE)
+    died(world)
+
+    due = world.store.due_errors(world.now(), 10, first=world.tools.services)
+
+    assert [error.problem for error in due[:2]] == [Problem.PROCESS_DIED, Problem.REDIS_UNAVAILABLE]
+    assert len(due) == 10
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"kind": Kind.REPORTED, "problem": Problem.SERVICE_TIMEOUT},
+        {"kind": Kind.REPORTED, "problem": Problem.SERVICE_DOWN},
+        {"kind": Kind.HUNG},
+    ],
+    ids=["a timeout inside", "an opinion", "a hung call"],
+)
+def test_a_healthy_probe_ends_nothing_that_it_does_not_see(
+    world: Any, until: Any, told: dict[str, Any]
+) -> None:
+    world.engine.accept_events([Event(id=uuid4().hex, at=1.0, service="web", message="late", **told)])
+    until(lambda: world.error().held_reason is not None)
+    world.fail()
+    until(lambda: any(error.state == "recovered" for error in world.errors()), within=20)
+    look_again(world, until)
+
+    inside = next(error for error in world.errors() if error.subject)
+    assert (inside.state, inside.open) == (ErrorState.PENDING, True)
 
 
 def test_a_death_that_somebody_else_mends_wakes_nobody(shipped: Any, until: Any) -> None:
@@ -222,12 +301,12 @@ def test_the_end_of_events_is_not_asked_of_alertmanager(world: Any, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("severity", "state"),
-    [(Severity.MEDIUM, ErrorState.PENDING), (Severity.CRITICAL, ErrorState.FAILED)],
+    ("severity", "how"),
+    [(Severity.MEDIUM, "silence"), (Severity.CRITICAL, "given_up")],
     ids=["nobody was called", "people were called"],
 )
 def test_the_silence_of_an_unknown_service_ends_it_without_a_recovery(
-    world: Any, until: Any, severity: Severity, state: ErrorState
+    world: Any, until: Any, severity: Severity, how: str
 ) -> None:
     send(world, "elsewhere", severity=severity)
     until(lambda: world.error("elsewhere").held_reason is not None)
@@ -237,7 +316,8 @@ def test_the_silence_of_an_unknown_service_ends_it_without_a_recovery(
 
     until(lambda: not world.error("elsewhere").open)
     ended = world.error("elsewhere")
-    assert (ended.state, ended.recovered_at, ended.attempts) == (state, None, 0)
+    assert (ended.state, ended.ended) == (ErrorState.FAILED, how)
+    assert (ended.recovered_at, ended.attempts) == (None, 0)
     assert ended.closed_at is not None
 
 
@@ -576,3 +656,45 @@ def test_a_mend_that_does_not_help_ends_with_a_person_at_once(
     assert (world.error().state, world.error().attempts) == ("failed", 1)
     assert len([told for told in world.notifier.told if told.kind == "escalation"]) == 1
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_mend_holds_up_no_restart_and_is_over_when_the_service_is_up(
+    make_world: Any, until: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    restart = {"command": ["restart-web"]}
+    world = make_world(
+        playbooks=["shipped"],
+        services={"web": {"restart": restart, "paths": [{"path": str(out), "mode": "0700", "create": True}]}},
+    )
+    world.exporter.set("web", up=False)
+    denied(world, out, Problem.MISSING_FILE)
+    until(lambda: world.error().mended_at is not None)
+    (mend,) = world.runs()
+    assert (mend.outcome, mend.ended_at - mend.started_at < 2) == ("unverified", True)
+    assert out.is_dir()
+
+    world.fire()
+    until(lambda: world.done == [("restart", "web")], within=3)
+
+    until(lambda: [error.state for error in world.errors()] == ["recovered"] * 2)
+    file_error = problems(world)["missing_file"]
+    assert (file_error.recovered_by, file_error.attempts, world.notifier.told) == ("run", 1, [])
+
+
+def test_a_run_that_had_nothing_to_do_with_it_made_no_end_of_it(
+    make_world: Any, until: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o500)
+    world = with_paths(make_world, {"path": str(out), "mode": "0750"})
+    send(world, problem=Problem.NETWORK_TIMEOUT)
+    denied(world, out)
+    until(lambda: problems(world)["permission_denied"].state == "recovered")
+
+    world.pass_time(QUIET)
+    world.chores.end_quiet_events()
+
+    until(lambda: problems(world)["network_timeout"].state == "recovered")
+    assert problems(world)["network_timeout"].recovered_by == "itself"
+    assert problems(world)["permission_denied"].recovered_by == "run"

@@ -210,6 +210,33 @@ def test_the_cooldown_counts_from_the_last_end_on_this_target_by_any_playbook() 
     assert decide(situation(history=[start(target="web", ended_at=NOW)])).verdict is Verdict.RUN
 
 
+def test_a_mend_delays_no_restart_and_makes_another_one_worth_trying() -> None:
+    mend = playbook(name="mend", rungs=[{"steps": [{"file": {"service": "web", "path": "/a"}}]}])
+    known = {"down": playbook(), "mend": mend, "slow": playbook(name="slow")}
+    mended = start(playbook="mend", ended_at=NOW - 1)
+    restarted = start(playbook="slow", ended_at=NOW - 3)
+
+    def verdict(history: list[Start], **changes: Any) -> Verdict:
+        return decide(situation(history=history, playbooks=known, **changes)).verdict
+
+    assert verdict([mended]) is Verdict.RUN
+    assert verdict([restarted]) is Verdict.DEFERRED
+    assert verdict([restarted, mended]) is Verdict.RUN
+    assert verdict([mended, start(ended_at=NOW - 0.5)]) is Verdict.DEFERRED
+    assert verdict([restarted], playbook=mend) is Verdict.RUN
+    assert verdict([mended], playbook=mend) is Verdict.DEFERRED
+
+
+def test_while_a_service_is_down_only_what_mends_files_goes_before_its_restart() -> None:
+    mend = playbook(name="mend", rungs=[{"steps": [{"file": {"service": "web", "path": "/a"}}]}])
+
+    held = decide(situation(outage="SE_00000002"))
+
+    assert (held.verdict, held.reason) == (Verdict.DEFERRED, Reason.LOCKED)
+    assert decide(situation(outage="SE_00000002", playbook=mend)).verdict is Verdict.RUN
+    assert decide(situation(outage="SE_00000002", by_person=True)).verdict is Verdict.RUN
+
+
 def test_backoff_and_cooldown_wait_for_the_later_of_the_two() -> None:
     recent = [start(ended_at=NOW - 4)]
     assert decide(situation(history=recent, error=error(not_before=NOW + 30))).until == NOW + 30

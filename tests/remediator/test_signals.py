@@ -29,6 +29,7 @@ from remediator.signals import (
     open_again,
     parse_webhook,
     placed,
+    probed_apart,
     reopen,
     signal_of_alert,
 )
@@ -536,8 +537,9 @@ def test_an_event_after_the_end_is_a_relapse_or_a_new_error_and_never_the_old_on
 
 def test_a_late_death_waits_for_a_fresh_probe() -> None:
     latest = closed(problem=Problem.PROCESS_DIED)
+    death = event(problem=Problem.PROCESS_DIED, labels={"kind": "exit"})
 
-    found = admit(event(problem=Problem.PROCESS_DIED), latest, Status.FIRING, "SE_0000000f")
+    found = admit(death, latest, Status.FIRING, "SE_0000000f")
 
     assert found.error is not None
     assert (found.new, found.error.open, found.error.check_at) == (False, False, NOW)
@@ -551,7 +553,12 @@ def test_a_late_death_waits_for_a_fresh_probe() -> None:
         (Problem.SERVICE_TIMEOUT, PRINT, "hung", False),
         (Problem.SERVICE_TIMEOUT, PRINT, "slow", False),
         (Problem.SERVICE_TIMEOUT, "f1", "", True),
-        (Problem.SERVICE_DOWN, PRINT, "reported", True),
+        (Problem.SERVICE_TIMEOUT, PRINT, "reported", False),
+        (Problem.SERVICE_TIMEOUT, PRINT, "exit", False),
+        (Problem.SERVICE_DOWN, PRINT, "reported", False),
+        (Problem.SERVICE_DOWN, PRINT, "exit", True),
+        (Problem.PROCESS_DIED, PRINT, "uncaught", False),
+        (Problem.PROCESS_DIED, "f1", "", True),
         (Problem.MEMORY_LEAK, PRINT, "memory", False),
     ],
 )
@@ -561,6 +568,35 @@ def test_a_probe_disproves_what_it_can_see(
     found = error(problem=problem, fingerprint=fingerprint, labels={"kind": kind})
 
     assert found.proven_by_probe is proven
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "subject", "is_apart"),
+    [
+        (Problem.SERVICE_TIMEOUT, "hung", "", True),
+        (Problem.SERVICE_DOWN, "reported", "", True),
+        (Problem.PROCESS_DIED, "exit", "", False),
+        (Problem.REDIS_UNAVAILABLE, "redis", "", False),
+        (Problem.MISSING_FILE, "file", "/a", False),
+    ],
+)
+def test_no_error_has_members_that_a_probe_proves_beside_others(
+    problem: Problem, kind: str, subject: str, is_apart: bool
+) -> None:
+    assert probed_apart(problem, subject, PRINT, kind) == (PRINT if is_apart else subject)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ended"),
+    [
+        ({"open": True, "state": ErrorState.PENDING}, None),
+        ({"state": ErrorState.RECOVERED, "escalated_at": 1.0}, "proven"),
+        ({"state": ErrorState.FAILED}, "silence"),
+        ({"state": ErrorState.FAILED, "escalated_at": 1.0}, "given_up"),
+    ],
+)
+def test_an_error_says_how_it_ended(changes: dict[str, Any], ended: str | None) -> None:
+    assert closed(**changes).ended == ended
 
 
 def test_what_becomes_critical_is_looked_at_now() -> None:

@@ -428,7 +428,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("mounting a small disk is not allowed here; the file size limit is tried instead")
@@ -446,6 +446,19 @@ def _fill(path: Path, how: str) -> None:
 
 def test_a_full_disk_refuses_writes_and_loses_nothing(small_disk: Path) -> None:
     _fill(small_disk / "store.db", "disk")
+
+
+def test_a_disk_with_room_for_little_is_not_ready(small_disk: Path) -> None:
+    store = SqliteStore(small_disk / "store.db")
+    store.ping()
+    (small_disk / "filler").write_bytes(b"x" * 5 * 1024 * 1024)
+
+    with pytest.raises(StoreError, match="KiB are left"):
+        store.ping()
+
+    (small_disk / "filler").unlink()
+    store.ping()
+    store.close()
 
 
 def test_a_file_size_limit_refuses_writes_and_loses_nothing(path: Path) -> None:
