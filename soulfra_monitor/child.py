@@ -81,7 +81,7 @@ def _watch(kind: str, target: str) -> Any:
         from soulfra_monitor import crashes  # noqa: PLC0415 - not before the path is right
         from soulfra_monitor.monitor import ErrorMonitor  # noqa: PLC0415 - as above
 
-        crashes.install(ErrorMonitor().start())
+        crashes.install(ErrorMonitor().start().share())
         record = crashes.current()
         if record is not None:
             record.kept = True

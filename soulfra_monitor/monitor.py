@@ -36,11 +36,21 @@ Service = TypeVar("Service")
 class ErrorMonitor:
     """Watches this process and tells the remediator. One is active in a process at a time."""
 
+    shared: bool  # whether it is every monitor that the program makes, see ``share``
+
     def __init__(
         self, service: str | None = None, url: str | None = None, token: str | None = None, **settings: Any
     ) -> None:
-        """Take settings by keyword or from the environment (docs/library.md). Raises SettingsError."""
-        self.settings = read({"service": service, "url": url, "token": token, **settings})
+        """Take settings by keyword or from the environment (docs/library.md). Raises SettingsError.
+
+        In a program that runs under ``python -m soulfra_monitor`` this is the monitor that is there already.
+        """
+        given = read({"service": service, "url": url, "token": token, **settings})
+        if _active is not None and _active.shared:
+            self.__dict__ = _active.__dict__  # one state: what is said to either is said to both
+            return
+        self.settings = given
+        self.shared = False
         self._undo: dict[str, Undo] = {}
         self._watched: list[weakref.ref[Any]] = []
         self._watches = False
@@ -67,9 +77,12 @@ class ErrorMonitor:
     def stop(self) -> None:
         """Undo all that was changed, send what there is within the time for exit, spool the rest.
 
-        ``start`` begins a new life, which sends what this one spooled.
+        ``start`` begins a new life, which sends what this one spooled. One that is shared goes on; it sends.
         """
         if not self._life.running:
+            return
+        if self.shared:
+            self.flush(self.settings.exit_timeout)
             return
         for name, undo in reversed(self._undo.items()):
             self._life.attempt(f"hook:{name}", undo)
@@ -82,6 +95,11 @@ class ErrorMonitor:
         self._life.end()
         self._watches = False
         _deactivate(self)
+
+    def share(self) -> Self:
+        """Be every ErrorMonitor that this program makes from now on, and outlive their ``stop``."""
+        self.shared = True
+        return self
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
