@@ -138,14 +138,18 @@ const SECRET_WORDS =
   words(`password passwd pwd passphrase passcode passwort kennwort contrasena senha secret secrets token
   jwt bearer authorization cookie cookies credential credentials creds apikey apikeys apitoken authtoken accesstoken
   refreshtoken accesskey secretkey privatekey clientsecret sessionid sessionkey csrf xsrf csrftoken otp totp pin cvv cvc
-  ssn iban requirepass masterauth pgpass`);
+  ssn iban requirepass masterauth pgpass pw pword passin passout`);
 const SECRET_PAIRS = words(`api/key api/keys access/key access/tokens account/key auth/key auth/tokens card/number
-  connect/sid encryption/key host/key license/key master/key pass/phrase private/key refresh/tokens secret/key session/id
+  connect/sid encryption/key host/key license/key master/key pass/phrase private/key recovery/code refresh/tokens secret/key session/id
   session/key shared/key signing/key two/factor`);
 const HARMLESS_ENDINGS =
   words(`count counts limit limits type name length size expiry expires expired ttl age usage used
   budget total file path url uri endpoint policy rate cost per valid invalid missing required error errors set`);
 const WEAK_WORDS = words('auth pass session sid sig signature pat');
+const NO_PASSWORDS = words(`all backward band boarding build by com compile did final first forward high last low multi
+  next one optimizer over previous render second season single test tests third two under`);
+const NAME_KEYS = words('name key header field column parameter param option variable env');
+const VALUE_KEYS = words('value val values content data old new before after default');
 const STEM = new RegExp(
   raw`passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)` +
     raw`|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens` +
@@ -153,8 +157,9 @@ const STEM = new RegExp(
     raw`|session(?:id|key)|csrf|xsrf`
 );
 const KEY_HINTS = new RegExp(
-  raw`pass|pwd|secret|senha|kennwort|contrasena|token|key|jwt|auth|cook|cred|srf|bearer|basic|session|signature|card` +
-    raw`|factor|iban|--user|-u|mysql|redis-cli|login|identified|cvv|cvc`
+  raw`pass|pw|secret|senha|kennwort|contrasena|token|key|jwt|auth|cook|cred|srf|bearer|basic|session|signature|card` +
+    raw`|factor|iban|--user|-u|mysql|redis-cli|login|identified|cvv|cvc|mongo|sqlcmd|ldap|plink` +
+    raw`|recovery|cqlsh|mosquitto|zip|7z`
 );
 const SHORT_HINT = /[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])/;
 const WORD = /[A-Z]+(?![a-z])|[A-Z]?[a-z]+/g;
@@ -167,7 +172,9 @@ function isSecretKey(key) {
   if (!parts.length || HARMLESS_ENDINGS.has(parts[parts.length - 1])) return false;
   return (
     parts.some((word, at) => SECRET_WORDS.has(word) || SECRET_PAIRS.has(`${word}/${parts[at + 1]}`)) ||
-    STEM.test(parts.join(''))
+    (parts.length > 1 && parts[parts.length - 1] === 'pass'
+      ? !NO_PASSWORDS.has(parts[parts.length - 2])
+      : STEM.test(parts.join('')))
   );
 }
 
@@ -238,8 +245,21 @@ const TOKENS = [
     [/dp\./, raw`dp\.[a-z]{2,5}\.\w{16,}`],
     [/atatt3/, raw`ATATT3[\w=-]{16,}`],
     [/age-secret-key-/, raw`AGE-SECRET-KEY-1[0-9A-Z]{16,}`],
+    [/gl(?:sa|c)_/, raw`gl(?:sa|c)_\w{16,}`],
+    [/dckr_/, raw`dckr_[po]at_[\w-]{16,}`],
+    [/pmak-/, raw`PMAK-[0-9a-f-]{16,}`],
+    [/gsk_/, raw`gsk_[A-Za-z0-9]{20,}`],
+    [/sntry/, raw`sntry[su]_[\w=+/-]{16,}`],
+    [/xai-|pplx-/, raw`(?:xai|pplx)-[A-Za-z0-9]{20,}`],
+    [/sbp_|sb_secret_/, raw`sb(?:p_[0-9a-f]{16,}|_secret_[\w-]{16,})`],
+    [/r8_|ntn_|nfp_/, raw`(?:r8|ntn|nfp)_[A-Za-z0-9]{20,}`],
+    [/figd_/, raw`figd_[\w-]{16,}`],
+    [/tskey-/, raw`tskey-[a-z]{2,12}-[\w-]{10,}`],
+    [/pul-/, raw`pul-[0-9a-f]{32,}`],
+    [/eaa/, raw`EAA[A-Za-z0-9]{40,}`],
     [/:aa/, raw`[0-9]{8,10}:AA[\w-]{32,}`],
   ].map(([hint, source]) => [hint, raw`(?<![A-Za-z0-9_-])(?:${source})`]),
+  [/\$/, raw`\$(?:2[abxy]?|argon2\w{1,2}|[156y]|scrypt)\$[\w./$=,+*-]{20,}`],
 ].map(([hint, source]) => [hint, new RegExp(source, 'g'), MASK]); // in words of at least TOKEN_LENGTH characters
 
 const ADDRESSES = [
@@ -293,15 +313,6 @@ const PHRASES = [
     `$1:${MASK}`,
   ],
   [
-    /mysql|sshpass|redis-cli|login/,
-    new RegExp(
-      raw`((?:\bmysql\w{0,10}\b[^\n|]{0,200}?\s-p(?=\S)|\bsshpass\s{1,4}-p\s{0,4}|\bredis-cli\b[^\n|]{0,200}?\s-a\s{1,4}` +
-        raw`|\b(?:docker|podman|helm|az) [a-z ]{0,40}login\b[^\n|]{0,200}?\s-p\s{1,4})["']?)(?!\*\*\*)[^\s"']{1,512}`,
-      'g'
-    ),
-    `$1${MASK}`,
-  ],
-  [
     /identified|password|passwd/,
     /(\b(?:identified\s{1,4}(?:with\s{1,4}\w{1,64}\s{1,4})?(?:by|as)|password|passwd)(?:\s{1,4}|\s{0,4}\(\s{0,4}))'(?:[^'\r\n]|''){1,512}'?/gi,
     `$1'${MASK}'`,
@@ -328,7 +339,7 @@ const PHRASES = [
   ],
   [
     /key|token/,
-    /(\b(?:api|access|secret|private|signing|encryption|auth|account)[ ](?:key|token)\s{0,4}[:=]\s{0,4}["']?)(?!\*\*\*)[^\s"',;]{4,512}/gi,
+    /(\b(?:api|access|secret|private|signing|encryption|auth|account)[ ](?:key|token)\s{0,64}[:=]\s{0,64}["']?)(?!\*\*\*)[^\s"',;]{4,512}/gi,
     `$1${MASK}`,
   ],
 ];
@@ -341,20 +352,63 @@ const PERSONAL = [
   [/@/, /(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,63}(?![\w-])/g, `${MASK}@${MASK}`],
 ];
 
+const BLANKS = raw`(?:\s|\\{1,16}[nrt]){0,64}`; // people align values, and JSON escapes tabs and the ends of lines
 const ASSIGNMENT = new RegExp(
   raw`(?<key>[A-Za-z_](?<!\w.)(?=(?<more>[\w.-]{0,127}))\k<more>)(?![\w.-])` +
-    raw`(?:(?<quoted>\\{0,16}["'\`])?\]?(?<plain>\s{0,4}(?:=>|:=|[:=])\s{0,4})` +
-    raw`|(?<paired>\\{0,16}["'],\s{0,4})(?=\\{0,16}[bBrRuU]?["'])` +
-    raw`|["\`\]]?\s{1,4}(?:${caseless('like|in|by')}|<>|!=)\s{0,4}\(?\s{0,4}(?='))`,
+    raw`(?:(?<quoted>\\{0,16}["'\`])?[\])]?(?<index>(?:\[[^[\]\s]{1,64}\]){1,4})?` +
+    raw`(?<plain>${BLANKS}(?:=>|:=|->|[:=|\u2192\u2502]|\\{1,16}u2(?:192|502))${BLANKS})` +
+    raw`|(?<paired>\\{0,16}["'],\s{0,64})(?=\\{0,16}[bBrRuU]?["'])` +
+    raw`|["\`\]]?\s{1,64}(?:${caseless('like|in|by')}|<>|!=)\s{0,64}\(?\s{0,64}(?='))`,
   'g'
 );
-const OPTION =
-  /-(?<!\w.)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)[ \t]{1,4}(?!-)["']?(?<value>[^\s"']{1,2000})/g;
-const ELEMENT = /<(?<key>[A-Za-z_][\w:.-]{0,63})(?:\s[^<>]{0,200})?>(?<value>[^<]{1,2000})(?=<\/)/g;
+const OPTION = new RegExp(
+  raw`-(?<!\w.)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)` +
+    raw`(?:[ \t]{1,64}(?![ \t])|\\{0,16}["'],\s{0,64}(?=\\{0,16}["']))(?!-)(?:\\{0,16}["'])?` +
+    raw`(?<value>(?:[^\s"'\\]|\\(?!["'\\])){1,2000})`,
+  'g'
+);
+const ELEMENT = /<(?<key>[A-Za-z_][\w:.-]{0,63})(?<more>\s[^<>]{0,400})?>(?<value>\s*<!\[CDATA\[|[^<]*)/g;
+const ATTRIBUTE = /\b(?:name|key|id)\s{0,4}=\s{0,4}["'](?<key>[\w.-]{1,128})/;
+const UNCLOSED_LIMIT = 16;
+const TUPLE = /\((?<columns>[^()=]{1,2000})\)\s{0,64}=\s{0,64}(?=\()/g;
+const DUPLICATE = /([Dd]uplicate entry ')(?:[^'\\\n]|\\[^\n])*(' for key '(?<key>[^'\n]{1,128})')/g;
+const BOUND = new RegExp(
+  raw`(?:(?<!\w)(?:${caseless('parameters|params|binds|bindings|bind values')}|[Aa]rgs)\b` +
+    raw`|[Dd]uplicate key value is\b|(?<row>[Ff]ailing row contains))\\{0,16}["']?\]?\s{0,16}[:=]?\s{0,16}(?=[[({$])`,
+  'g'
+);
+const STATEMENT = /select|update|insert|delete|where|constraint/;
+const REJECTED =
+  /(?:^|\n|\\n)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)(?:\r?\n|\\{1,16}n)[ \t]{1,16}(?:(?!input_value=)[^\n\\]){0,1000}input_value=/g;
+const INPUT = /(?:(?!, input_type=)[^\n])*/y;
+const COMMANDS = /mysql|mariadb|sshpass|redis-cli|login|mongo|sqlcmd|bcp |ldap|plink|pscp|cqlsh|mosquitto|zip|7z/;
+const COMMAND = new RegExp(
+  raw`(?<end>[\n|])|(?<![\w.-])(?:(?<tool>docker|podman|helm|az|oc|skopeo|buildah)` +
+    raw`|(?<command>login|mysql\w{0,10}|mariadb\w{0,10}|sshpass|redis-cli|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}` +
+    raw`|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))(?![\w.])|(?<=[\s"'])-(?<option>pw(?=[\s"'\\])|[pPaw])` +
+    raw`(?<apart>[ \t]{1,64}(?![ \t-])|\\{0,16}["'],\s{0,64}[bu]?(?=\\{0,16}["'](?!-)))?(?:\\{0,16}(?<quote>["']))?(?!\*\*\*)`,
+  'g'
+);
+const PASSWORD_OPTIONS = { mysql: 'p', mariadb: 'p', sshpass: 'p', 'redis-cli': 'a', mongo: 'p', sqlcmd: 'P', bcp: 'P' };
+Object.assign(PASSWORD_OPTIONS, { ldap: 'w', plink: 'pw', pscp: 'pw', cqlsh: 'p', mosquitto: 'P', zip: 'P', unzip: 'P' });
+Object.assign(PASSWORD_OPTIONS, { '7z': 'p', login: 'p' });
+const GLUED = words('mysql mariadb 7z'); // their password follows the option at once
+const QUOTED = { '"': /(?:[^"\\\n]|\\(?!["\\]))+/y, "'": /(?:[^'\\\n]|\\(?!['\\]))+/y };
+const ARGUMENT = /(?:[^\s"'\\]|\\(?!["'\\])){1,512}/y;
+const ESCAPED =
+  /\\{1,16}(?:(?:u00|x)(?<code>[2-7][0-9a-fA-F])|(?<letter>[nrt"']))|&(?:#(?<number>3[49]|6[0-2]|58)|(?<name>quot|apos|lt|gt));/g;
+const LETTERS = { n: '\n', r: '\r', t: '\t' };
+const ENTITIES = { quot: '"', apos: "'", lt: '<', gt: '>' };
+const BLOCKS = words('- | > |- >- |+ >+');
+const ESCAPED_BLOCK = /^(?:-|[|>][+-]?)(?:\\{1,16}n|$)/;
+const APART = /[{}<>]|\n\s{0,64}-/;
+const NAMED = /\\{0,16}["'`]?(?<name>[\w.-]{1,128})/y;
+const NEAR = 400; // characters between a name and its value, where they stand apart
+const ENCODED_LIMIT = 128; // encoded words of a text that are looked into; those beyond are masked
 const INSERT =
-  /\binsert\s{1,4}(?:ignore\s{1,4})?into\s{1,4}[\w."`[\]]{1,128}\s{0,4}\((?<columns>[^()]{1,2000})\)\s{0,4}values\s{0,4}(?=\()/gi;
+  /\binsert\s{1,64}(?:ignore\s{1,64})?into\s{1,64}[\w."`[\]]{1,128}\s{0,64}\((?<columns>[^()]{1,2000})\)\s{0,64}values\s{0,64}(?=\()/gi;
 const SET =
-  /(?<!\w)(?<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,4}(?<key>[^\s=]{1,256})[ \t]{1,4})(?![=\s*])[^\r\n"'`]{1,2000}/g;
+  /(?<!\w)(?<set>(?:P?SETEX|SETNX|GETSET|H?M?SET)[ \t]{1,64}(?<key>[^\s=]{1,256})[ \t]{1,64})(?![=\s*])[^\r\n"'`]{1,2000}/g;
 const LITERAL = /'(?:[^'\r\n]|'')*'?|\$\$.*?(?:\$\$|$)/gs;
 const HEADER_VALUE = /(?:="[^"\r\n]*"|[^\r\n"'\\])+/y;
 const QUOTED_VALUE =
@@ -364,14 +418,29 @@ const BARE_VALUE = /(?:[^\s,;&"'<>(){}[\]\\]|[,;&](?![\s"'&;,]|[\w.-]{1,64}[=:]|
 const BRACKET = /"(?:[^"\\\r\n]|\\[^\n])*"|'(?:[^'\\\r\n]|\\[^\n])*'|[[\](){}]/g;
 const PLAIN_VALUES = words('none null true false undefined nil');
 const NO_SECRETS = words('success failed failure enabled disabled required missing invalid expired closed');
-const BASE64 = /(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])/g;
+const BASE64 = /(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])/g;
 
 /** Return *text* with what looks like a secret replaced by ***, and with addresses of people masked. Twice is once. */
 function redact(text) {
   return redacted(text, true);
 }
 
+/** Redact what is written, then what it says once its escapes are read, those of JSON and of HTML. */
 function redacted(text, isOuter) {
+  const clean = redactedPlain(text, isOuter);
+  if (!isOuter || !/[\\&]/.test(clean)) return clean;
+  const plain = clean.replace(ESCAPED, (...found) => {
+    const { code, letter, number, name } = groupsOf(found);
+    if (code) return code.toLowerCase() === '5c' ? found[0] : String.fromCharCode(Number.parseInt(code, 16));
+    if (letter) return LETTERS[letter] || letter;
+    return number ? String.fromCharCode(Number(number)) : ENTITIES[name];
+  });
+  if (plain === clean) return clean;
+  const more = redactedPlain(plain, true);
+  return more === plain ? clean : more;
+}
+
+function redactedPlain(text, isOuter) {
   const lowered = text.toLowerCase();
   const long = lowered
     .split(/\s+/)
@@ -380,6 +449,7 @@ function redacted(text, isOuter) {
   text = applied(ADDRESSES, text, lowered);
   text = applied(TOKENS, text, long);
   if (KEY_HINTS.test(lowered) || SHORT_HINT.test(text)) text = redactKeyed(applied(PHRASES, text, lowered), lowered);
+  if (lowered.includes('failing row contains')) text = redactBound(text, lowered);
   if (isOuter && long) text = redactEncoded(text);
   text = applied(NUMBERS, text, lowered);
   return isOuter ? applied(PERSONAL, text, lowered) : text;
@@ -399,10 +469,17 @@ function redactKeyed(text, lowered) {
     const { key, value } = groupsOf(found);
     return isSecretKey(key) && value.trim() && !isPlain(value) ? withoutValue(found[0], value) : found[0];
   };
-  if (text.includes('</')) text = text.replace(ELEMENT, mask);
+  if (text.includes('<')) text = redactElements(text);
   if (lowered.includes('insert')) text = redactInserts(text);
+  if (text.includes(')')) text = redactTuples(text);
+  if (/param|bind|args|duplicate/.test(lowered)) text = redactBound(text, lowered);
   if (text.includes('SET'))
     text = text.replace(SET, (...found) => (isSecretKey(groupsOf(found).key) ? groupsOf(found).set + MASK : found[0]));
+  text = text.replace(DUPLICATE, (...found) =>
+    isSecretKey(groupsOf(found).key) ? found[1] + MASK + found[2] : found[0]
+  );
+  if (text.includes('input_value=')) text = redactRejected(text);
+  if (COMMANDS.test(lowered)) text = redactCommands(text);
   return redactAssigned(text.replace(OPTION, mask));
 }
 
@@ -425,31 +502,162 @@ function redactInserts(text) {
   return kept + text.slice(done);
 }
 
-/** Mask the values of secret keys: key=value, headers, JSON, options of a command line. */
-function redactAssigned(text) {
+/** *text* with [from, to, instead] done, in their order; one inside another is left out. */
+function replaced(text, edits) {
   let kept = '';
   let done = 0;
-  ASSIGNMENT.lastIndex = 0;
-  for (let found = ASSIGNMENT.exec(text); found; found = ASSIGNMENT.exec(text)) {
-    const start = ASSIGNMENT.lastIndex;
-    const value = valueOf(text, found, start);
-    if (!value) continue;
-    kept += text.slice(done, start) + value[0];
-    done = value[1];
-    ASSIGNMENT.lastIndex = done;
+  for (const [start, end, instead] of edits.sort((one, other) => one[0] - other[0])) {
+    if (start < done) continue;
+    kept += text.slice(done, start) + instead;
+    done = end;
   }
   return kept + text.slice(done);
 }
 
+/** All that *pattern* finds; *look* gets each, and where it ends, and returns an edit to go on behind, or nothing. */
+function edited(text, pattern, look) {
+  const edits = [];
+  pattern.lastIndex = 0;
+  for (let found = pattern.exec(text); found; found = pattern.exec(text)) {
+    const edit = look(found, pattern.lastIndex);
+    if (!edit) continue;
+    edits.push(edit);
+    pattern.lastIndex = edit[1];
+  }
+  return edits.length ? replaced(text, edits) : text;
+}
+
+const hasSecretColumn = (columns) =>
+  columns.split(',').some((column) => isSecretKey(column.replace(/[\s"`[\]]/g, '')));
+
+function redactElements(text) {
+  const unclosed = new Set();
+  return edited(text, ELEMENT, (found, end) => {
+    const { key, more, value } = found.groups;
+    const attribute = more && ATTRIBUTE.exec(more);
+    if (!isSecretKey(key) && !(attribute && isSecretKey(attribute.groups.key))) return null;
+    const stop = endOfElement(text, key, value, end, unclosed);
+    const start = end - value.length;
+    return stop < 0 || ['', MASK].includes(text.slice(start, stop).trim()) ? null : [start, stop, MASK];
+  });
+}
+
+function endOfElement(text, key, value, end, unclosed) {
+  if (value.endsWith('CDATA[')) {
+    const stop = text.indexOf(']]>', end);
+    return stop < 0 ? text.length : stop + 3;
+  }
+  if (text.startsWith('</', end)) return end;
+  if (!text.startsWith('<', end) || value.trim()) return -1;
+  if (unclosed.size > UNCLOSED_LIMIT) return text.length;
+  const stop = unclosed.has(key) ? -1 : text.indexOf(`</${key}`, end);
+  if (stop < 0) unclosed.add(key);
+  return stop;
+}
+
+function redactTuples(text) {
+  return edited(text, TUPLE, (found, end) =>
+    hasSecretColumn(found.groups.columns) ? [end, endOfBracket(text, end), `(${MASK})`] : null
+  );
+}
+
+/** Mask what was bound to a statement that names a secret column, all of it: its places have no names. */
+function redactBound(text, lowered) {
+  let first = -1;
+  return edited(text, BOUND, (found, end) => {
+    if (!found.groups.row) {
+      if (first < 0) first = firstSecretName(text, lowered);
+      if (first >= found.index) return null;
+    }
+    return [end, text[end] === '$' ? endOfLine(text, end) : endOfBracket(text, end), MASK];
+  });
+}
+
+function firstSecretName(text, lowered) {
+  if (STATEMENT.test(lowered))
+    for (const found of text.matchAll(/[A-Za-z_][\w.]{1,127}/g)) if (isSecretKey(found[0])) return found.index;
+  return text.length;
+}
+
+function endOfLine(text, start) {
+  const end = text.indexOf('\n', start);
+  return end < 0 ? text.length : end;
+}
+
+function redactRejected(text) {
+  return edited(text, REJECTED, (found, end) =>
+    isSecretKey(found.groups.key) ? [end, end + matchAt(INPUT, text, end)[0].length, MASK] : null
+  );
+}
+
+/** Mask passwords that programs take by short options, which mean something else to other programs. */
+function redactCommands(text) {
+  let option = '';
+  let command = '';
+  let hasTool = false;
+  return edited(text, COMMAND, (found, end) => {
+    const told = found.groups;
+    if (told.end) [option, hasTool] = ['', false];
+    else if (told.tool) hasTool = true;
+    else if (told.command) {
+      if (told.command === 'login' && !hasTool) return null;
+      command =
+        told.command in PASSWORD_OPTIONS
+          ? told.command
+          : Object.keys(PASSWORD_OPTIONS).find((name) => told.command.startsWith(name));
+      option = PASSWORD_OPTIONS[command];
+    } else if (option && told.option === option && !(told.apart && GLUED.has(command))) {
+      const value = matchAt(told.quote ? QUOTED[told.quote] : ARGUMENT, text, end);
+      return value && [end, end + value[0].length, MASK];
+    }
+    return null;
+  });
+}
+
+/** Mask the values of secret keys, also where one pair has the name and another the value. */
+function redactAssigned(text) {
+  const edits = [];
+  let named = -1; // where the name of a secret ends whose value may follow
+  let held = null; // a value whose name may follow
+  const areNear = (start, end) => end - start <= NEAR && !APART.test(text.slice(start, end));
+  ASSIGNMENT.lastIndex = 0;
+  for (let found = ASSIGNMENT.exec(text); found; found = ASSIGNMENT.exec(text)) {
+    const start = ASSIGNMENT.lastIndex;
+    let value = valueOf(text, found, start);
+    const word = value ? '' : found.groups.key.toLowerCase();
+    if (NAME_KEYS.has(word)) {
+      const name = matchAt(NAMED, text, start);
+      const isNamed = name && (isSecretKey(name.groups.name) || isWeakKey(name.groups.name));
+      named = isNamed ? start + name[0].length : -1;
+      if (isNamed && held && areNear(held[1], found.index)) edits.push(held);
+      held = null;
+    } else if (VALUE_KEYS.has(word)) {
+      const one = valueAt(text, start, word);
+      if (one && named >= 0 && areNear(named, found.index)) value = one;
+      else if (one) held = [start, one[1], one[0]];
+    }
+    if (!value) continue;
+    edits.push([start, value[1], value[0]]);
+    ASSIGNMENT.lastIndex = value[1];
+  }
+  return edits.length ? replaced(text, edits) : text;
+}
+
 function valueOf(text, found, start) {
-  const { key, quoted, plain, paired } = found.groups;
+  const { key, quoted, plain, paired, index } = found.groups;
   if (paired && !isPair(text, found.index, start)) return null;
-  if (isSecretKey(key)) return valueAt(text, start, key);
+  if (isSecretKey(key) || isSecretOtherwise(text[found.index - 1], key, index)) return valueAt(text, start, key);
   if (!isWeakKey(key) || !(quoted || plain === '=')) return null;
   const value = valueAt(text, start, key);
   if (!value) return null;
   const bare = text.slice(start, value[1]).replace(/^[\\"'`]+|[\\"'`]+$/g, '');
   return bare.length >= 6 && !NO_SECRETS.has(bare.toLowerCase()) ? value : null;
+}
+
+/** Whether a key is secret without its first letter, as in -Dpassword, or by what it is asked for. */
+function isSecretOtherwise(before, key, index) {
+  if ((before === '\\' || (before === '-' && key.startsWith('D'))) && isSecretKey(key.slice(1))) return true;
+  return index !== undefined && index.split(']').some(isSecretKey);
 }
 
 /** Whether the key is the first of a list, and what follows it no key itself. */
@@ -470,6 +678,10 @@ function matchAt(pattern, text, start) {
 function valueAt(text, start, key) {
   const escaped = matchAt(ESCAPED_QUOTE, text, start);
   if (escaped) return escapedValue(text, escaped[0], start + escaped[0].length);
+  if (text.startsWith('"""', start) || text.startsWith("'''", start)) {
+    const end = text.indexOf(text.slice(start, start + 3), start + 3);
+    return [MASK, end < 0 ? text.length : end + 3];
+  }
   const quoted = matchAt(QUOTED_VALUE, text, start);
   if (quoted) return quotedValue(quoted, start);
   if ('[{('.includes(text[start] || ' ')) return [MASK, endOfBracket(text, start)];
@@ -477,8 +689,35 @@ function valueAt(text, start, key) {
   const bare = matchAt(isLine ? HEADER_VALUE : BARE_VALUE, text, start);
   if (!bare || isPlain(bare[0])) return null;
   const end = start + bare[0].length;
+  const isNested = bare[0].endsWith(':');
+  if (BLOCKS.has(bare[0]) || (isNested && isFirst(text, start))) return [MASK, endOfBlock(text, start)];
+  const escapesBefore = /\\n[ \t]{0,16}$/.test(text.slice(Math.max(start - 24, 0), start));
+  if (ESCAPED_BLOCK.test(bare[0]) || (isNested && escapesBefore)) return [MASK, endOfLine(text, end)];
   const isCalled = '[{('.includes(text[end] || ' ') && !isLine && bare[0] !== MASK;
   return [MASK, isCalled ? endOfBracket(text, end) : end];
+}
+
+const DEEPEST = 80;
+
+/** Whether what begins at *start* is the first of its line. */
+function isFirst(text, start) {
+  const before = text.slice(Math.max(start - DEEPEST, 0), start);
+  const line = before.lastIndexOf('\n');
+  return line >= 0 && !before.slice(line).trim();
+}
+
+/** Where what is indented as deep as the first line from *start* on, or deeper, ends. */
+function endOfBlock(text, start) {
+  const first = isFirst(text, start) ? start : endOfLine(text, start) + 1;
+  const line = text.lastIndexOf('\n', first - 1) + 1;
+  const indent = /^[ \t]*/.exec(text.slice(line, line + DEEPEST))[0].length;
+  let end = endOfLine(text, first);
+  while (end < text.length) {
+    const isLess = /[^ \t\r]/.test(text.slice(end + 1, end + 1 + indent));
+    if (isLess || (indent === 0 && text[end + 1] !== '-')) break;
+    end = endOfLine(text, end + 1);
+  }
+  return end;
 }
 
 function quotedValue(found, start) {
@@ -510,13 +749,14 @@ function endOfBracket(text, start) {
 
 /** Mask what holds a secret once it is decoded. */
 function redactEncoded(text) {
-  const hides = (plain) => redacted(plain, false) !== plain;
-  if (text.includes('%')) {
+  let left = ENCODED_LIMIT;
+  const hides = (plain) => --left < 0 || redacted(plain, false) !== plain;
+  const unquoted = (word) =>
+    word.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16)));
+  if (/%(?:25|3[AaDd]|2[27]|40)/.test(text)) {
     text = text.replace(/[^\s"'<>]+/g, (found) => {
       if (!found.includes('%')) return found;
-      return hides(found.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16))))
-        ? MASK
-        : found;
+      return hides(unquoted(unquoted(unquoted(unquoted(found))))) ? MASK : found;
     });
   }
   return text.replace(BASE64, (found) => {
@@ -538,21 +778,49 @@ function clean(value, limit = MESSAGE_LIMIT) {
 /** A JSON-like copy with secrets masked, by key and by their shape. */
 function cleanValue(value, depth = 0) {
   if (value === null || value === undefined || typeof value === 'boolean') return value === undefined ? null : value;
-  if (typeof value === 'number') return Number.isFinite(value) ? value : String(value);
+  if (typeof value === 'number') return cleanNumber(value);
   if (typeof value !== 'object') return clean(typeof value === 'function' ? '[function]' : value, TEXT_LIMIT);
   if (depth >= DEPTH_LIMIT) return MASK;
   if (ArrayBuffer.isView(value))
     return clean(Buffer.from(value.buffer, value.byteOffset, Math.min(value.byteLength, TEXT_LIMIT)), TEXT_LIMIT);
   if (value instanceof Error) return clean(`${value.name}: ${value.message}`);
   if (Array.isArray(value))
-    return value
-      .slice(0, WIDTH_LIMIT)
-      .map((item, at) => (isSecretMember(value, at) ? MASK : cleanValue(item, depth + 1)));
-  return Object.fromEntries(
-    Object.entries(value)
-      .slice(0, WIDTH_LIMIT)
-      .map(([key, item]) => [clean(key), cleanItem(key, item, depth + 1)])
+    return cleanArguments(
+      value
+        .slice(0, WIDTH_LIMIT)
+        .map((item, at) => (isSecretMember(value, at) ? MASK : cleanValue(item, depth + 1)))
+    );
+  const entries = Object.entries(value).slice(0, WIDTH_LIMIT);
+  const isNamed = entries.some(
+    ([key, name]) =>
+      typeof name === 'string' && NAME_KEYS.has(key.toLowerCase()) && (isSecretKey(name) || isWeakKey(name))
   );
+  const isValue = (key, item) =>
+    isNamed && VALUE_KEYS.has(key.toLowerCase()) && item !== null && item !== undefined && item !== '';
+  return Object.fromEntries(
+    entries.map(([key, item]) => [clean(key), isValue(key, item) ? MASK : cleanItem(key, item, depth + 1)])
+  );
+}
+
+/** A number, masked if it is one of a card. */
+function cleanNumber(value) {
+  if (!Number.isFinite(value)) return String(value);
+  return value >= 1e11 && Number.isSafeInteger(value) && redact(String(value)) !== String(value) ? MASK : value;
+}
+
+/** Redact what is a secret on the command line that a list is: by what stands before it. */
+function cleanArguments(items) {
+  const several = '\ue000'; // an argument that is no single word: it is redacted by itself, or masked whole
+  const parts = items.map((item) => (typeof item === 'string' && /^\S+$/.test(item) ? item : several));
+  if (!parts.some((word) => word.startsWith('-'))) return items;
+  const line = clean(parts.join(' '), TEXT_TAKEN);
+  const seen = line.split(' ');
+  if (line === parts.join(' ')) return items;
+  if (seen.length !== parts.length) {
+    const same = parts.findIndex((word, at) => word !== seen[at]);
+    return items.map((item, at) => (at < same ? item : MASK));
+  }
+  return items.map((item, at) => (seen[at] === parts[at] ? item : parts[at] === several ? MASK : seen[at]));
 }
 
 function cleanItem(key, value, depth) {
