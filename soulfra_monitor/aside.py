@@ -6,6 +6,7 @@ just begun finds no Python there yet. Signals that a thread brings on itself sta
 
 import _thread
 import signal
+import threading
 from collections.abc import Callable
 
 _OF_A_FAULT = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
@@ -22,6 +23,17 @@ def start(run: Callable[..., None], *arguments: object) -> None:
         _thread.start_new_thread(run, arguments)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unname() -> None:
+    """Take out what ``threading`` has made of this thread if anything, as logging does, has asked it for one.
+
+    Who counts the program's threads, or lists them, is to find none of ours.
+    """
+    active = threading._active  # type: ignore[attr-defined] # noqa: SLF001 - there is no other way
+    ident = _thread.get_ident()
+    if isinstance(active.get(ident), threading._DummyThread):  # noqa: SLF001 - likewise
+        active.pop(ident, None)
 
 
 def _blocked() -> set[signal.Signals]:

@@ -311,6 +311,7 @@ def _log_as(level: str) -> Callable[[str, str], None]:
             logger.addHandler(logging.NullHandler())
         logger.setLevel(level.upper())
         logger.log(getattr(logging, severity.upper()), "%s", text)
+        aside.unname()
 
     return say
 

@@ -4,7 +4,6 @@ import _thread
 import os
 import re
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -136,8 +135,8 @@ class Pulse:
                     except Exception as error:  # noqa: BLE001 - the edge of the thread
                         if reporter is not None:
                             reporter.broke("watchdog", error)
+                aside.unname()
         finally:
-            _forget_dummy(run.ident)
             run.ended.release()
 
 
@@ -169,14 +168,6 @@ def threads() -> int:
         return len(os.listdir("/proc/self/task"))
     except OSError:
         return 0
-
-
-def _forget_dummy(ident: int) -> None:
-    """Take out what ``threading`` has made of this thread if anything asked it for the current one."""
-    active = threading._active  # type: ignore[attr-defined] # noqa: SLF001 - who forks counts its threads
-    found = active.get(ident)
-    if isinstance(found, threading._DummyThread):  # noqa: SLF001 - likewise
-        active.pop(ident, None)
 
 
 def _wait_until_gone(native: int) -> None:

@@ -105,3 +105,23 @@ print(dict(monitor.stats().broken))
     done = alone(tmp_path, "import logging; logging.basicConfig()", then)
 
     assert (done.stdout, "a place" in done.stderr) == ("{'a place': 1}\n", False)
+
+
+def test_who_lists_the_programs_threads_finds_none_of_ours(tmp_path: Path) -> None:
+    first = """
+import logging, threading, time
+said = threading.Event()
+class Asks(logging.Handler):
+    def emit(self, record):
+        said.set()
+logging.basicConfig(handlers=[Asks()])
+"""
+    then = """
+assert said.wait(10)  # logging has asked for the thread that said so
+end = time.monotonic() + 10
+while threading.active_count() > 1 and time.monotonic() < end:
+    time.sleep(0.01)
+print([thread.name for thread in threading.enumerate()])
+"""
+
+    assert alone(tmp_path, first, then).stdout == "['MainThread']\n"
