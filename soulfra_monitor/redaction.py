@@ -266,8 +266,8 @@ _WEAK_LENGTH = 6
 
 _PERCENT = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>%]*+%[^\s\"'<>]*+")
 _PERCENT_HINTS = ("%25", "%3A", "%3a", "%3D", "%3d", "%22", "%27", "%40")
-_TIMES_ENCODED = 3
-ENCODED_LIMIT = 128
+_TIMES_ENCODED = 4
+ENCODED_LIMIT = 64
 """Encoded words of a text that are looked into; those beyond are masked."""
 
 _BASE64 = re.compile(
@@ -607,7 +607,7 @@ def _redact_assigned(text: str) -> str:
     """Mask the values of secret keys, also where one pair has the name and another the value."""
     edits: list[tuple[int, int, str]] = []
     named = -1  # where the name of a secret ends whose value may follow
-    held: tuple[int, int, str] | None = None  # a value whose name may follow
+    held = -1  # where a value begins whose name may follow
     at = 0
     while found := _ASSIGNMENT.search(text, at):
         at = found.end()
@@ -617,14 +617,16 @@ def _redact_assigned(text: str) -> str:
             name = _NAMED.match(text, at)
             is_named = name is not None and (is_secret_key(name["name"]) or is_weak_key(name["name"]))
             named = name.end() if is_named and name is not None else -1
-            if is_named and held is not None and _are_near(text, held[1], found.start()):
-                edits.append(held)
-            held = None
-        elif word in VALUE_KEYS and (one := _value_at(text, at, word)) is not None:
+            if is_named and held >= 0 and found.start() - held <= _NEAR:
+                before = text[held : found.start()]
+                one = _value_at(before, 0, "value")
+                if one is not None and _APART.search(before, one[1]) is None:
+                    edits.append((held, held + one[1], one[0]))
+            held = -1
+        elif word in VALUE_KEYS:
             if named >= 0 and _are_near(text, named, found.start()):
-                value = one
-            else:
-                held = (at, one[1], one[0])
+                value = _value_at(text, at, word)
+            held = at
         if value is not None:
             edits.append((at, value[1], value[0]))
             at = value[1]
@@ -927,9 +929,11 @@ class _Encoded:
         self._left = ENCODED_LIMIT
 
     def percent(self, found: re.Match[str]) -> str:
-        plain = unquote(found[0])
-        for _ in range(_TIMES_ENCODED):
+        plain = found[0]
+        for _ in range(_TIMES_ENCODED if self._left else 0):
             plain = unquote(plain)
+            if "%" not in plain:
+                break
         return MASK if self._hides(plain) else found[0]
 
     def base64(self, found: re.Match[str]) -> str:

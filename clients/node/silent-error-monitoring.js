@@ -404,7 +404,7 @@ const ESCAPED_BLOCK = /^(?:-|[|>][+-]?)(?:\\{1,16}n|$)/;
 const APART = /[{}<>]|\n\s{0,64}-/;
 const NAMED = /\\{0,16}["'`]?(?<name>[\w.-]{1,128})/y;
 const NEAR = 400; // characters between a name and its value, where they stand apart
-const ENCODED_LIMIT = 128; // encoded words of a text that are looked into; those beyond are masked
+const ENCODED_LIMIT = 64; // encoded words of a text that are looked into; those beyond are masked
 const INSERT =
   /\binsert\s{1,64}(?:ignore\s{1,64})?into\s{1,64}[\w."`[\]]{1,128}\s{0,64}\((?<columns>[^()]{1,2000})\)\s{0,64}values\s{0,64}(?=\()/gi;
 const SET =
@@ -618,7 +618,7 @@ function redactCommands(text) {
 function redactAssigned(text) {
   const edits = [];
   let named = -1; // where the name of a secret ends whose value may follow
-  let held = null; // a value whose name may follow
+  let held = -1; // where a value begins whose name may follow
   const areNear = (start, end) => end - start <= NEAR && !APART.test(text.slice(start, end));
   ASSIGNMENT.lastIndex = 0;
   for (let found = ASSIGNMENT.exec(text); found; found = ASSIGNMENT.exec(text)) {
@@ -629,12 +629,15 @@ function redactAssigned(text) {
       const name = matchAt(NAMED, text, start);
       const isNamed = name && (isSecretKey(name.groups.name) || isWeakKey(name.groups.name));
       named = isNamed ? start + name[0].length : -1;
-      if (isNamed && held && areNear(held[1], found.index)) edits.push(held);
-      held = null;
+      if (isNamed && held >= 0 && found.index - held <= NEAR) {
+        const before = text.slice(held, found.index);
+        const one = valueAt(before, 0, 'value');
+        if (one && !APART.test(before.slice(one[1]))) edits.push([held, held + one[1], one[0]]);
+      }
+      held = -1;
     } else if (VALUE_KEYS.has(word)) {
-      const one = valueAt(text, start, word);
-      if (one && named >= 0 && areNear(named, found.index)) value = one;
-      else if (one) held = [start, one[1], one[0]];
+      if (named >= 0 && areNear(named, found.index)) value = valueAt(text, start, word);
+      held = start;
     }
     if (!value) continue;
     edits.push([start, value[1], value[0]]);

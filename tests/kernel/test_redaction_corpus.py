@@ -812,6 +812,7 @@ def _microseconds(text: str) -> float:
 
 
 _WORST = [
+    ":token{value", "'|[-u a:b value", "%253Dpass&quot;AUTH &quot;", "passwordsk-mysql -p%3D", "value: [ name: pin ",
     "az login docker login ", "mysql -p ", "redis-cli -a x ", "a:b@c", "cGFzc3dvcmQ9eHh4QUJD ", "a%3Dpassword%3Dx ",
     "<password>", "<password> <", "password=a ", "password='", '"name": "password", "value": ', "value=a name=pin ",
     "('token', '", "AUTH a ", "\\u0070", "&quot;", "password" + " " * 64, "token[a][b][c]", "a\n input_value=", "pin\n  ",
