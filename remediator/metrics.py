@@ -165,7 +165,7 @@ class Metrics:
             self.recovery_seconds.labels(playbook)
             for outcome in Outcome:
                 self.runs.labels(playbook, outcome)
-        for result in ("told", "untold"):
+        for result in ("told", "untold", "summarised"):
             self.escalations.labels(result)
         for place in PLACES:
             self.internal_errors.labels(place)

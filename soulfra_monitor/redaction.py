@@ -318,8 +318,8 @@ def redact_event(event: Event, *, also: frozenset[Personal] = EVENT_PERSONAL) ->
         fingerprint=texts.name(event.fingerprint),
         raised=tuple([_redact_raised(raised, texts) for raised in event.raised]),
         facts={texts.name(key): texts.values.item(key, value, 1) for key, value in event.facts.items()},
-        context=texts.values.any(event.context, 0),
-        system=texts.values.any(event.system, 0),
+        context=texts.object(event.context),
+        system=texts.object(event.system),
     )
 
 
@@ -354,6 +354,11 @@ class _Texts:
 
     def text(self, text: str, limit: int) -> str:
         return _cut(redact(self._budget.take(text, LOOKED_AT * limit), also=self._also), limit)
+
+    def object(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an object redacted; what could not be looked at is one too."""
+        found = self.values.any(value, 0)
+        return found if isinstance(found, Mapping) else {CUT: found}
 
     def name(self, text: str) -> str:
         return _name(self._budget.take(text, TEXT_LIMIT), self._also)

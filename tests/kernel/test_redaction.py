@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulfra_monitor.redaction import MASK, is_secret_key, redact, redact_command, redact_value
+from soulfra_monitor.events import Event, Kind, Raised
+from soulfra_monitor.redaction import (
+    MASK,
+    is_secret_key,
+    redact,
+    redact_command,
+    redact_event,
+    redact_value,
+)
 
 # Built from pieces, so that no scanner takes them for real ones.
 GITHUB = "gh" + "p_" + "a1B2" * 9
@@ -211,3 +219,21 @@ def test_time_grows_with_the_length_and_no_faster(piece: str) -> None:
     redact(text)
 
     assert time.process_time() - began < 2.0  # 10 times what it takes; a quadratic pattern takes minutes
+
+
+def test_a_context_that_is_too_much_is_an_object_all_the_same() -> None:
+    event = Event(
+        id="0" * 32,
+        at=1.0,
+        kind=Kind.LOGGED,
+        service="shop",
+        message="x",
+        raised=tuple(Raised(type="E", message="y" * 16_000) for _ in range(12)),
+        context={"order": "12"},
+        system={"rss": 1},
+    )
+
+    clean = redact_event(event)
+
+    assert isinstance(clean.context, dict)
+    assert isinstance(clean.system, dict)

@@ -1,6 +1,7 @@
 """Calls and declared values of applications, added up and exposed."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from remediator import telemetry
 from remediator.telemetry import REST, Telemetry
-from soulfra_monitor import redaction
 from soulfra_monitor.events import BOUNDS, Batch, Calls, Declared, Sender
 
 BUCKETS = (1, 2, *[0] * (len(BOUNDS) - 2), 4)
@@ -169,6 +169,6 @@ def test_both_formats_can_be_read() -> None:
 
 def test_a_redaction_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     _, registry = made()
-    monkeypatch.setitem(redaction.FAILURES, "RecursionError", 3)
+    monkeypatch.setattr(telemetry, "FAILURES", Counter({"RecursionError": 3}))
 
     assert value(registry, "soulfra_redaction_failures_total", {}) == 3

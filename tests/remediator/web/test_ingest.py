@@ -207,11 +207,11 @@ def test_a_body_that_is_too_large_as_it_is_sent_is_a_413(
     ("coding", "data", "status"),
     [
         ("gzip", b"not gzip", 400),
-        ("gzip", gzip.compress(b"{}")[:-4], 400),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-4], 400),
         ("br", b"\xff\xff\xff\xff", 400),
         ("br", brotli.compress(b'{"a": 1}' * 1000)[:-3], 400),
         ("zstd", b"", 415),
-        ("gzip, gzip", gzip.compress(b"{}"), 415),
+        ("gzip, gzip", gzip.compress(b"{}", mtime=0), 415),
     ],
 )
 def test_what_is_not_as_it_says_is_refused(client: Any, coding: str, data: bytes, status: int) -> None:
