@@ -141,6 +141,12 @@ def raises(error):
 '''
 
 
+@pytest.fixture(autouse=True)
+def time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all be read: the process that runs the tests has more modules of its own than any program."""
+    monkeypatch.setattr(swallowed_loaded, "SECONDS", 60.0)
+
+
 @pytest.fixture
 def program(load: Load) -> Iterator[Any]:
     module = load(PROGRAM, "loaded_before")
