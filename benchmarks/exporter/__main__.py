@@ -243,14 +243,23 @@ def many(asked: Asked) -> Result:
         ]
         samples = parts.query(database, "scrape_samples_scraped")[0]["value"][1]
         lag = lines_of(ours, "soulfra_exporter_event_loop_lag_seconds")
-    result = {**spent, "scrape": quantiles(scrapes), "samples": samples, "loop_lag": lag, "start": started}
+        sent = statistics.median(seconds_of_a_get(f"http://127.0.0.1:{ours}/metrics") for _ in range(9))
+    scrape = quantiles(scrapes)
+    result = {**spent, "scrape": scrape, "get": sent, "samples": samples, "loop_lag": lag, "start": started}
     print(
         f"\n{count} targets: {spent['prober_mb']:.0f} MB (goal 250), {samples} samples in a scrape of"
         f" {1000 * result['scrape']['p50']:.0f} ms (median), {1000 * result['scrape']['max']:.0f} ms at most"
-        f" (goal 500); {spent['prober_us']:.0f} + Prometheus {spent['prometheus_us']:.0f} µs per check;"
+        f" (goal 500), of which sending takes {1000 * sent:.0f}; {spent['prober_us']:.0f} + Prometheus {spent['prometheus_us']:.0f} µs per check;"
         f" event-loop lag {1000 * max(lag.values()):.1f} ms; listening after {started:.1f} s"
     )
     return result
+
+
+def seconds_of_a_get(url: str) -> float:
+    """Return how long an answer takes to come, with nobody reading what is in it."""
+    begun = time.monotonic()
+    requests.get(url, timeout=30).raise_for_status()
+    return time.monotonic() - begun
 
 
 def truth(asked: Asked) -> Result:
