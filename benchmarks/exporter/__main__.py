@@ -248,9 +248,10 @@ def many(asked: Asked) -> Result:
     result = {**spent, "scrape": scrape, "get": sent, "samples": samples, "loop_lag": lag, "start": started}
     print(
         f"\n{count} targets: {spent['prober_mb']:.0f} MB (goal 250), {samples} samples in a scrape of"
-        f" {1000 * result['scrape']['p50']:.0f} ms (median), {1000 * result['scrape']['max']:.0f} ms at most"
-        f" (goal 500), of which sending takes {1000 * sent:.0f}; {spent['prober_us']:.0f} + Prometheus {spent['prometheus_us']:.0f} µs per check;"
-        f" event-loop lag {1000 * max(lag.values()):.1f} ms; listening after {started:.1f} s"
+        f" {1000 * scrape['p50']:.0f} ms (median), {1000 * scrape['max']:.0f} ms at most (goal 500), of which"
+        f" sending takes {1000 * sent:.0f}; {spent['prober_us']:.0f} + Prometheus"
+        f" {spent['prometheus_us']:.0f} µs per check; event-loop lag {1000 * max(lag.values()):.1f} ms;"
+        f" listening after {started:.1f} s"
     )
     return result
 
