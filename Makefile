@@ -10,7 +10,7 @@ up: install
 	@exec $(BIN)/soulfra up --demo $(UP_ARGS)
 
 test: install-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 --durations=15 $(TEST_ARGS)
 
 lint: install-dev
 	@$(BIN)/python -m ruff check .

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import IO, Any, cast
 
 from exporter.kinds.command import CommandProbe
 from exporter.observation import Outcome, Reading, Reason, shorten
@@ -27,6 +27,7 @@ OUTPUT_LIMIT = 65536
 ERRORS_LIMIT = 4096
 GRACE = 1.0  # seconds from SIGTERM to SIGKILL, and from SIGKILL until a program is given up
 LAST_WORDS = 0.5  # seconds for output that others hold open after the program has ended
+_CHUNK = 65536  # bytes of one read
 _PAUSE = 0.005  # seconds between reads of output that nobody keeps
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -41,42 +42,53 @@ class CannotRunError(Exception):
     """The program was not started."""
 
 
-class _Output(asyncio.Protocol):
-    """Takes what a program writes: the first bytes or the last are kept, the rest is read and let go."""
+class _Output:
+    """Takes what a program writes: the first bytes or the last are kept, the rest is read and let go.
 
-    def __init__(self, limit: int, *, last: bool = False) -> None:
+    It reads by itself and not by a transport: uvloop's closes a pipe's number twice, and by the second
+    time another thread may have been given it (tests: test_no_handle_of_others_is_closed).
+    """
+
+    def __init__(self, pipe: IO[bytes], limit: int, *, last: bool = False) -> None:
         self.kept = b""
         self.cut = False
         self.closed = asyncio.get_running_loop().create_future()
+        self._pipe = pipe
         self._limit = limit
         self._last = last
-        self._transport: Any = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    def listen(self) -> None:
+        """Read whenever there is something to read. Raises OSError."""
+        os.set_blocking(self._pipe.fileno(), False)
+        self._go_on()
 
-    def data_received(self, data: bytes) -> None:
+    def close(self) -> None:
+        """Let go of the pipe, whether or not all was read. Once is enough."""
+        if not self.closed.done():
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self.closed.set_result(None)
+
+    def _go_on(self) -> None:
+        if not self.closed.done():
+            asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
         whole = self.kept + data
         self.kept = whole[-self._limit :] if self._last else whole[: self._limit]
         if len(whole) > self._limit:
             self.cut = True
             # A flood must not keep the event loop busy.
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(_PAUSE, self._go_on)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def _go_on(self) -> None:
-        if not self.closed.done() and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def close(self) -> bool:
-        """Let go of the pipe; False when it never got one."""
-        if self._transport is not None:
-            self._transport.close()
-        return self._transport is not None
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._pipe.fileno())
+            loop.call_later(_PAUSE, self._go_on)
 
     @property
     def text(self) -> str:
@@ -99,17 +111,15 @@ class _Run:
         self.handle = os.pidfd_open(self.process.pid)
         asyncio.get_running_loop().add_reader(self.handle, self._collect)
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Read what it writes. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: self.output, self.process.stdout)
-        await loop.connect_read_pipe(lambda: self.errors, self.process.stderr)
+        self.output.listen()
+        self.errors.listen()
 
     def close(self) -> None:
         """Let go of the pipes, whether or not anybody came to read them."""
-        for output, pipe in ((self.output, self.process.stdout), (self.errors, self.process.stderr)):
-            if not output.close() and pipe is not None:
-                pipe.close()
+        self.output.close()
+        self.errors.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group; its number is safe until the program is waited for."""
@@ -165,7 +175,7 @@ async def _run(config: CommandProbe, context: Context, progress: Progress) -> Ou
         starting.abandon()
         raise
     try:
-        await run.listen()
+        run.listen()
         in_time = await _wait(run, context.timeout)
         await asyncio.wait([run.output.closed, run.errors.closed], timeout=LAST_WORDS)
     except OSError as error:
@@ -187,8 +197,8 @@ def _follow(process: "subprocess.Popen[bytes]") -> _Run:
     """Have the kernel tell the program's end. Raises OSError when no handle is left for that."""
     run = _Run(
         process=process,
-        output=_Output(OUTPUT_LIMIT),
-        errors=_Output(ERRORS_LIMIT, last=True),
+        output=_Output(cast("IO[bytes]", process.stdout), OUTPUT_LIMIT),
+        errors=_Output(cast("IO[bytes]", process.stderr), ERRORS_LIMIT, last=True),
         ended=asyncio.get_running_loop().create_future(),
     )
     run.watch()

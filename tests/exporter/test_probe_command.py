@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -256,6 +257,42 @@ async def test_only_so_many_programs_run_at_once(context: Context, tmp_path: Pat
     assert [outcome.reason for outcome in outcomes] == [None] * 20
     most = most_seen(tmp_path)
     assert 2 <= most <= COMMANDS_AT_ONCE
+
+
+async def test_no_handle_of_others_is_closed(context: Context) -> None:
+    taken: list[int] = []
+    lost: list[str] = []
+    over = threading.Event()
+
+    def take_and_return() -> None:
+        """Open handles and close them, as the start of another program does beside us."""
+        while not over.is_set():
+            pair = os.pipe()
+            for handle in pair:
+                try:
+                    os.fstat(handle)
+                    os.close(handle)
+                except OSError as error:
+                    lost.append(str(error))
+            taken.extend(pair)
+
+    others = [threading.Thread(target=take_and_return) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        outcomes = [
+            outcome
+            for _ in range(40)
+            for outcome in await asyncio.gather(*(ask_anew(context, *shell("echo x")) for _ in range(4)))
+        ]
+    finally:
+        over.set()
+        for other in others:
+            other.join()
+
+    assert taken
+    assert lost == []
+    assert {(outcome.reason, outcome.detail) for outcome in outcomes} == {(None, "")}
 
 
 def most_seen(folder: Path) -> int:

@@ -16,8 +16,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.loading import load_config
+from exporter.observation import Observation
 from exporter.probes import file as file_probe
 from exporter.probes.resolver import Resolver
+from exporter.scheduler import Scheduler
 
 Client = TestClient[Any, Any]
 Start = Callable[..., Awaitable[Client]]
@@ -339,20 +341,24 @@ async def test_who_gets_no_slot_in_time_is_told_so(start: Start) -> None:
     assert "too many probes run at once" in text
 
 
-async def test_looks_at_services_hold_places_too(start: Start) -> None:
-    arrived = asyncio.Event()
+async def test_looks_at_services_hold_places_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = asyncio.Event()
+    check = Scheduler.check
+
+    async def told(*args: Any, **kwargs: Any) -> Mapping[str, Observation]:
+        looking.set()
+        return await check(*args, **kwargs)
 
     async def never(_: web.Request) -> web.Response:
-        arrived.set()
         await asyncio.sleep(20)
         return web.Response()
 
+    monkeypatch.setattr(Scheduler, "check", told)
     async with site(never) as port:
         services = {"hangs": {"probes": [{"http": f"http://127.0.0.1:{port}/", "timeout": "5s"}]}}
         client = await start(services=services, concurrency=4)
-        await arrived.wait()
         first = asyncio.create_task(probe(client, target="hangs"))
-        await asyncio.sleep(0)  # it is on its way; the second waits behind it in any case
+        await looking.wait()
         status, text = await probe(client, {"X-Prometheus-Scrape-Timeout-Seconds": "0.2"}, target="hangs")
         first.cancel()
         await asyncio.wait([first])
