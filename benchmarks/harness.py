@@ -24,7 +24,7 @@ _DEFAULT_PORTS = (9877, 3001, 9090, 9093, *range(4000, 4008))
 _FIRST_PORT, _LAST_PORT = 20000, 32000  # below what Linux hands out by itself
 _PARTS = {
     "exporter": r"-m remediator\.cli exporter",
-    "remediator": r"-m remediator\.(cli remediator|arbiter)",
+    "remediator": r"-m remediator\.(cli remediator|serving)",
     "alertmanager": r"^\S*alertmanager ",
     "prometheus": r"^\S*prometheus ",
 }

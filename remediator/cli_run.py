@@ -46,7 +46,7 @@ def remediator(*, config: Path, data: Path, listen: str | None) -> None:
     """Run the remediator alone: it takes alerts, decides, repairs and proves."""
     loaded = load_or_exit(config)
     from exporter.document import ConfigError  # noqa: PLC0415 - as in load_or_exit
-    from remediator.server import StartError, serve  # noqa: PLC0415 - gunicorn and flask: after the mistakes
+    from remediator.server import StartError, serve  # noqa: PLC0415 - flask: after the mistakes
 
     try:
         serve(loaded, data, listen)

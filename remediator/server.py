@@ -1,8 +1,4 @@
-"""Puts the remediator together and serves it: gunicorn, one worker, many threads.
-
-One worker, because custom collectors and the in-process locks do not survive several. Everything is
-imported, built and started in the worker: gunicorn's own process stays small (``remediator.arbiter``).
-"""
+"""Puts the remediator together: one process with many threads, which ``remediator.serving`` runs."""
 
 import fcntl
 import ipaddress
@@ -51,16 +47,16 @@ def serve(loaded: Loaded, data: Path, listen: str | None = None) -> None:
     _refuse_open_door(address, holders)
     _refuse_busy_port(address)
     data.mkdir(parents=True, exist_ok=True)
-    # A fresh process: this one has imported what gunicorn's own process never needs.
-    # Two malloc arenas instead of eight per core: the threads here are many and mostly wait.
+    # A fresh program, because what malloc takes from the environment it takes at the start: two arenas
+    # instead of eight per core, for the threads here are many and mostly wait.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     threads = str(loaded.config.remediator.threads)
-    command = [sys.executable, "-m", "remediator.arbiter", str(loaded.file), str(data), address, threads]
+    command = [sys.executable, "-m", "remediator.serving", str(loaded.file), str(data), address, threads]
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter and module
 
 
 def begin(file: Path, data: Path) -> tuple[Flask, Engine]:
-    """Build and start everything inside the worker. Raises StartError, ConfigError or StoreError."""
+    """Build and start everything. Raises StartError, ConfigError or StoreError."""
     loaded = load(file)
     logging.basicConfig(
         level=loaded.config.remediator.log_level,
@@ -163,7 +159,7 @@ def _refuse_busy_port(address: str) -> None:
             try:
                 probe.bind((host.strip("[]"), int(port)))
             except OSError as error:
-                # The worker of a killed remediator needs a moment to see that its parent is gone.
+                # An earlier life that is ending needs a moment.
                 if time.monotonic() > deadline:
                     raise StartError(f"cannot listen on {address}: {error.strerror}") from error
                 time.sleep(0.1)

@@ -24,20 +24,20 @@ def imported_by(*arguments: str) -> set[str]:
 
 
 def test_help_imports_no_part() -> None:
-    assert not imported_by("--help") & {"flask", "pydantic", "yaml", "urllib3", "aiohttp", "gunicorn"}
+    assert not imported_by("--help") & {"flask", "pydantic", "yaml", "urllib3", "aiohttp", "waitress"}
 
 
 def test_the_exporter_imports_nothing_of_the_remediator_but_the_command() -> None:
     found = imported_by("exporter", "--help")
 
-    assert not found & {"flask", "gunicorn", "jinja2", "sqlite3", "remediator.config", "remediator.engine"}
+    assert not found & {"flask", "waitress", "jinja2", "sqlite3", "remediator.config", "remediator.engine"}
 
 
 def test_client_commands_import_neither_server_nor_configuration() -> None:
     assert not imported_by("errors", "--url", "http://127.0.0.1:1") & {
         "flask",
         "pydantic",
-        "gunicorn",
+        "waitress",
         "psutil",
     }
 
