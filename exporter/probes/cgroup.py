@@ -39,7 +39,7 @@ def memory_group(pid: int, proc: Path = Path("/proc")) -> Group | None:
     """Return the group of *pid*; None when it has none that we can see."""
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
-    except OSError:
+    except OSError:  # it ended, or its group is not for us to see
         return None
     mounts = _mounts(proc)
     for line in lines:
@@ -108,5 +108,5 @@ def _number(file: Path) -> int | None:
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text().splitlines()
-    except OSError:
+    except OSError:  # this hierarchy has no such file, or it is gone: the limit is not known
         return []

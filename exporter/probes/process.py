@@ -178,6 +178,7 @@ def _refuse_to_guess(pid: int) -> None:
         raise UnclearError(f"process {pid} of the pid file is hidden from the exporter") from error
     except (ProcessLookupError, OverflowError):
         return
+    raise UnclearError(f"process {pid} of the pid file is there, and cannot be looked at")
 
 
 def _known(config: ProcessProbe, memory: ProcessMemory) -> Sequence[Stat]:

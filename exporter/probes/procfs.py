@@ -1,4 +1,7 @@
-"""Reads /proc. What ends while we look, or is not ours to look at, is None; nothing raises for it."""
+"""Reads /proc. What ends while we look, or is not ours to look at, is None.
+
+What we lack ourselves, such as open files, is raised as OSError: it must not look like a process that ended.
+"""
 
 import os
 from collections.abc import Iterator
@@ -12,6 +15,9 @@ COMMAND_LINE_LIMIT = 16384  # bytes; command lines are written by strangers
 # Columns of /proc/PID/stat after the name.
 _STATE, _PARENT, _USER_TIME, _SYSTEM_TIME, _THREADS, _START, _RESIDENT = 0, 1, 11, 12, 17, 19, 21
 _CLOCK_STEP = 1.0
+
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading raises of a process that ended, or that is not ours to look at."""
 
 Identity = tuple[int, int]
 """Number and start, which no two processes share between two boots."""
@@ -82,7 +88,7 @@ def open_handles(pid: int) -> int | None:
     try:
         # Linux 6.2 and later tell the number as the folder's size; before, that is 0.
         return os.stat(folder).st_size or len(os.listdir(folder))  # noqa: PTH116, PTH208 - as in _read
-    except OSError:
+    except _GONE:
         return None
 
 
@@ -100,12 +106,12 @@ def links(pid: int) -> Iterator[str]:
     folder = f"/proc/{pid}/fd"
     try:
         entries = os.listdir(folder)  # noqa: PTH208 - as in _read
-    except OSError:
+    except _GONE:
         return
     for entry in entries:
         try:
             yield os.readlink(f"{folder}/{entry}")  # noqa: PTH115 - as in _read
-        except OSError:  # closed meanwhile
+        except _GONE:  # closed meanwhile
             continue
 
 
@@ -140,11 +146,11 @@ def _read(path: str) -> bytes:
     """Read a small file of /proc, without the weight of Path and open: it is done for every process."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:
+    except _GONE:
         return b""
     try:
         return os.read(handle, _READ_AT_ONCE)
-    except OSError:  # it ended after the file was opened
+    except _GONE:  # it ended after the file was opened
         return b""
     finally:
         os.close(handle)

@@ -208,7 +208,7 @@ def localhost_of(hosts: Path) -> tuple[str, ...]:
     try:
         with hosts.open(encoding="utf-8", errors="replace") as opened:
             lines = opened.read(_HOSTS_LIMIT).splitlines()
-    except OSError:
+    except OSError:  # a machine without the file calls both so
         return _LOCALHOST
     words = [line.partition("#")[0].split() for line in lines]
     named = [found[0] for found in words if "localhost" in map(str.lower, found[1:])]

@@ -36,7 +36,7 @@ def kernel_usage(pid: int, identity: str) -> Usage | None:
         if "memory" in groups:
             return _version_1(groups)
         return None if unified is None else _version_2(unified)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # not here, or not as we know it: the engine is asked instead
         return None
 
 
@@ -44,7 +44,7 @@ def _groups(pid: int, identity: str) -> Iterator[tuple[str, Path]]:
     """Yield controller and folder of the control groups of *pid*; version 2 has one, without a name."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
+    except OSError:  # not of this machine, or it ended
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from exporter.kinds import read_probe
+from exporter.kinds.process import ProcessProbe
 from exporter.observation import Outcome, Reason
-from exporter.probes import command, own_files, probe_function
+from exporter.probes import command, own_files, probe_function, process
 from exporter.probes.context import Context, failure_of
 from exporter.probes.patience import Judging, OwnWantError
 
@@ -47,6 +48,36 @@ async def test_a_probe_without_a_file_for_its_connection_is_no_evidence(context:
 
     assert seen.reason is Reason.INTERNAL
     assert "LimitNOFILE" in seen.detail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("kind", ["pid_file", "port", "match", "user"])
+async def test_a_process_that_cannot_be_looked_at_for_want_of_files_is_not_gone(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: str
+) -> None:
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pid_file = str(tmp_path / "pid")
+        found: dict[str, dict[str, Any]] = {
+            "pid_file": {"pid_file": pid_file},
+            "port": {"port": server.getsockname()[1]},
+            "match": {"match": "."},
+            "user": {"pid_file": pid_file, "user": os.getuid()},
+        }
+        config = ProcessProbe.model_validate(found[kind])
+        assert (await process.probe(config, context)).reason is None
+        opens = os.open
+
+        def refuse(path: str, flags: int) -> int:
+            if kind != "user" or path.endswith("/status"):
+                raise OSError(number, os.strerror(number))
+            return opens(path, flags)
+
+        monkeypatch.setattr("exporter.probes.procfs.os.open", refuse)
+        seen = await process.probe(config, context)
+
+    assert seen.reason is Reason.INTERNAL
+    assert os.strerror(number) in seen.detail
 
 
 @pytest.mark.parametrize(
