@@ -21,7 +21,7 @@ from exporter.webconfig import WebConfig
 
 LOOK_EVERY = 2.0  # seconds between looks at the files of the web configuration
 BACKLOG = 128
-CONNECTIONS = 512  # at once
+CONNECTIONS = 512  # at once; above that an idle one goes for each that comes
 CONNECTIONS_OF_ONE = 128  # at once from one address of another machine
 HANDSHAKE_LIMIT = 10.0
 HEAD_WITHIN = 10.0  # seconds from connecting to a whole first request
@@ -66,6 +66,7 @@ class Listener:
     def __init__(self, app: web.Application, address: str, door: Door) -> None:
         self._runner = web.AppRunner(app, access_log=None)
         self._peers: Counter[str] = Counter()  # open connections by the address they come from
+        self._idle = _Idle()
         self._address = address
         self._door = door
         self._socket: socket.socket | None = None
@@ -109,9 +110,9 @@ class Listener:
 
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        if server is None or len(server.connections) >= CONNECTIONS:
+        if server is None or (len(server.connections) >= CONNECTIONS and not self._idle.give_up_one()):
             return _Refused()
-        return _Requests(server, self._peers)
+        return _Requests(server, self._peers, self._idle)
 
     async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
         tried = self._door.config.signature
@@ -125,15 +126,40 @@ class Listener:
             tried = now
 
 
+class _Idle:
+    """The connections on which nothing is under way, the longest idle first."""
+
+    def __init__(self) -> None:
+        self._new: dict[asyncio.BaseTransport, None] = {}  # nothing whole was ever asked on them
+        self._kept: dict[asyncio.BaseTransport, None] = {}
+
+    def add(self, transport: asyncio.BaseTransport, *, new: bool) -> None:
+        (self._new if new else self._kept)[transport] = None
+
+    def remove(self, transport: asyncio.BaseTransport) -> None:
+        self._new.pop(transport, None)
+        self._kept.pop(transport, None)
+
+    def give_up_one(self) -> bool:
+        """Hang up on the one that was idle for longest, first of those that never asked; False if none is."""
+        found = next(iter(self._new or self._kept), None)
+        if found is None:
+            return False
+        self.remove(found)
+        _hang_up(found)
+        return True
+
+
 class _Requests(web.RequestHandler):
     """Speaks HTTP with one peer, and is brief with those who take connections or send rubbish."""
 
-    __slots__ = ("_head", "_peer", "_peers")
+    __slots__ = ("_head", "_idle", "_peer", "_peers")
 
-    def __init__(self, server: web.Server, peers: Counter[str]) -> None:
+    def __init__(self, server: web.Server, peers: Counter[str], idle: _Idle) -> None:
         # The types do not know that None, which AppRunner takes, means no log of requests.
         super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
         self._peers = peers
+        self._idle = idle
         self._peer = ""
         self._head: asyncio.TimerHandle | None = None
 
@@ -146,6 +172,7 @@ class _Requests(web.RequestHandler):
             _hang_up(transport)
             return
         self._head = asyncio.get_running_loop().call_later(HEAD_WITHIN, _hang_up, transport)
+        self._idle.add(transport, new=True)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the peer's connection no more."""
@@ -156,10 +183,17 @@ class _Requests(web.RequestHandler):
         super().connection_lost(exc)
 
     def heard(self) -> None:
-        """Wait for no first request any more: it has come, or nobody is there to send one."""
+        """Wait for no request any more: it has come, or nobody is there to send one."""
+        if self.transport is not None:
+            self._idle.remove(self.transport)
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def answered(self) -> None:
+        """Wait for the next request."""
+        if self.transport is not None and not self.transport.is_closing():
+            self._idle.add(self.transport, new=False)
 
     def handle_error(
         self,
@@ -181,10 +215,15 @@ class _Requests(web.RequestHandler):
 async def note_request(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Let the connection know that its first request has come in whole."""
-    if isinstance(request.protocol, _Requests):
-        request.protocol.heard()
-    return await handler(request)
+    """Let the connection know that a request has come in whole, and that it is answered."""
+    protocol = request.protocol
+    if not isinstance(protocol, _Requests):
+        return await handler(request)
+    protocol.heard()
+    try:
+        return await handler(request)
+    finally:
+        protocol.answered()
 
 
 class _Refused(asyncio.Protocol):

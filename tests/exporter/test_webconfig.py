@@ -290,7 +290,7 @@ async def test_a_user_who_is_taken_out_is_not_let_in_any_more(
     await until(refused)
 
 
-async def test_connections_that_say_nothing_are_bounded(
+async def test_connections_that_say_nothing_are_bounded_and_keep_nobody_out(
     running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
 ) -> None:
     monkeypatch.setattr(serving, "CONNECTIONS", 3)
@@ -300,18 +300,42 @@ async def test_connections_that_say_nothing_are_bounded(
     server = running.listener._runner.server
     await until(lambda: server is not None and len(server.connections) == 3)
 
-    with pytest.raises(aiohttp.ClientError):
-        await running.get()
-    over, over_writer = await asyncio.open_connection(host, int(port))
+    assert (await running.get())[0] == 200  # in the place of the first
     with suppress(ConnectionResetError):
-        assert await asyncio.wait_for(over.read(), 5) == b""
+        assert await asyncio.wait_for(silent[0][0].read(), 5) == b""
+    assert not silent[1][0].at_eof()
 
-    for _, writer in [*silent, (over, over_writer)]:
+    for _, writer in silent:
         writer.close()
         with suppress(ConnectionResetError):
             await writer.wait_closed()
     await until(lambda: server is not None and not server.connections)
-    assert (await running.get())[0] == 200
+
+
+async def test_who_asked_and_is_kept_goes_after_who_said_nothing(
+    running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 2)
+    await running.start({})
+    host, _, port = running.address.partition(":")
+    asking, asking_writer = await asyncio.open_connection(host, int(port))
+    asked = b"GET /-/healthy HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    asking_writer.write(asked)
+    assert b" 200 " in await asyncio.wait_for(asking.readuntil(b"\r\n\r\n"), 5)
+    dripping, dripping_writer = await asyncio.open_connection(host, int(port))
+    dripping_writer.write(b"GET /-/healthy HT")
+    server = running.listener._runner.server
+    await until(lambda: server is not None and len(server.connections) == 2)
+
+    third, third_writer = await asyncio.open_connection(host, int(port))
+
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(dripping.read(), 5) == b""
+    for reader, writer in ((asking, asking_writer), (third, third_writer)):
+        writer.write(asked)
+        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    for writer in (asking_writer, dripping_writer, third_writer):
+        writer.close()
 
 
 async def test_who_says_nothing_or_drips_is_hung_up_on_and_who_has_asked_is_not(
