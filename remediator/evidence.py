@@ -4,6 +4,7 @@ Bounded in time and size. A part that cannot be had says why in its place.
 """
 
 import json
+import logging
 import os
 import threading
 import time
@@ -18,6 +19,8 @@ from exporter.config import Service
 from remediator.places import log_of, place
 from remediator.tail import tail
 from soulfra_monitor.redaction import redact, redact_command, redact_value
+
+log = logging.getLogger(__name__)
 
 SIZE_LIMIT = 32 * 1024
 _LOG_LINES = 40
@@ -40,12 +43,13 @@ def gather(
     state: Mapping[str, Any],
     data_folder: Path,
     config_folder: Path,
+    on_fault: Callable[[], None],
     deadline_seconds: float = 2.0,
 ) -> dict[str, Any]:
     """Return the evidence as JSON values, redacted. Never raises.
 
     It takes at most *deadline_seconds* and 32 KiB. *state* is the exporter's answer for the target, or
-    under ``unreachable`` why there is none.
+    under ``unreachable`` why there is none. *on_fault* is told of each part that failed by itself.
     """
     began = time.time()
     seen = _service_state(state, target)
@@ -57,7 +61,7 @@ def gather(
     if service is not None:
         for path in _logs(target, service, config_folder, data_folder):
             parts[f"log {path.name}"] = partial(_log, path)
-    found = _in_time(parts, deadline_seconds)
+    found = _in_time(parts, deadline_seconds, on_fault)
     return _fit({"at": began, "seconds": round(time.time() - began, 3), **found})
 
 
@@ -74,13 +78,19 @@ def last_seen(services: Mapping[str, Any], names: Iterable[str]) -> dict[str, An
     return {"services": found}
 
 
-def _in_time(parts: Mapping[str, Part], seconds: float) -> dict[str, Any]:
+def _in_time(parts: Mapping[str, Part], seconds: float, on_fault: Callable[[], None]) -> dict[str, Any]:
     """Take the parts one after the other on a thread that is left behind when it hangs, as on a dead disk."""
     found: dict[str, Any] = {name: {"missing": "not read in time"} for name in parts}
 
     def work() -> None:
         for name, part in parts.items():
-            found[name] = _attempt(part)
+            try:
+                found[name] = _attempt(part)
+            except Exception as error:  # the edge of the thread: the other parts are taken all the same
+                on_fault()
+                log.exception("the evidence has no %s", name)
+                why = redact(str(error))[:_TEXT_LIMIT]
+                found[name] = {"missing": f"cannot be read: {type(error).__name__}: {why}"}
 
     worker = threading.Thread(target=work, name="evidence", daemon=True)
     worker.start()
@@ -97,8 +107,6 @@ def _attempt(part: Part) -> Any:
         return {"missing": "permission denied"}
     except OSError as error:
         return {"missing": error.strerror or str(error)}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return {"missing": f"cannot be read: {type(error).__name__}: {redact(str(error))[:_TEXT_LIMIT]}"}
 
 
 def _service_state(state: Mapping[str, Any], target: str) -> Mapping[str, Any]:
@@ -160,7 +168,7 @@ def _process(facts: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _kernel_function(pid: int) -> str:
-    found = Path(f"/proc/{pid}/wchan").read_text(encoding="ascii").strip()
+    found = Path(f"/proc/{pid}/wchan").read_text(encoding="ascii", errors="replace").strip()
     return "" if found == "0" else found  # "0": not known, or not in the kernel
 
 

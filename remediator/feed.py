@@ -1,5 +1,6 @@
 """One line for people per thing that happens: alert, decision, run, outcome."""
 
+import logging
 import queue
 import sys
 import threading
@@ -8,6 +9,8 @@ from functools import cache
 from typing import Protocol
 
 from soulfra_monitor.redaction import harmless, redact
+
+log = logging.getLogger(__name__)
 
 _WAITING = 1000  # lines that wait for a slow reader before new ones are dropped
 
@@ -43,6 +46,7 @@ class _Printer:
         self._lines: queue.Queue[str] = queue.Queue(_WAITING)
         self._dropped = 0
         self._idle = threading.Event()
+        self._fails = False
         threading.Thread(target=self._work, name="feed", daemon=True).start()
 
     def put(self, line: str) -> None:
@@ -59,20 +63,27 @@ class _Printer:
         while True:
             line = self._lines.get()
             dropped, self._dropped = self._dropped, 0
-            _write(f"({dropped} lines were dropped)\n{line}" if dropped else line)
+            if not self._write(f"({dropped} lines were dropped)\n{line}" if dropped else line):
+                self._dropped += dropped + 1
             if self._lines.empty():
                 self._idle.set()
+
+    def _write(self, text: str) -> bool:
+        """Print it, and tell whether it is out; the store has all of it in any case."""
+        before, self._fails = self._fails, True
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except (BrokenPipeError, ValueError):  # nobody reads it any more, or it was closed
+            return False
+        except OSError as error:
+            if not before:
+                log.error("the feed cannot be printed, its lines are dropped: %s", error.strerror)  # noqa: TRY400
+            return False
+        self._fails = False
+        return True
 
 
 @cache
 def _printer() -> _Printer:
     return _Printer()
-
-
-def _write(text: str) -> None:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        # Nobody reads the feed any more, or it cannot be kept; the store has all of it.
-        return

@@ -171,5 +171,5 @@ class Metrics:
             self.internal_errors.labels(place)
 
 
-PLACES = ("look", "run", "resume", "timer", "chores", "notify", "web")
+PLACES = ("look", "run", "resume", "timer", "chores", "notify", "web", "evidence")
 """Where a failure of our own may be caught; the label values of the counter for them."""

@@ -291,7 +291,11 @@ def _started_and_ended(tools: Tools, rung: PlannedRung) -> str | None:
     """Say that a process which the rung started has failed already: nothing will answer."""
     for step in rung.steps:
         if isinstance(step.args, RestartArgs):
-            started = spawn.recorded_process(step.args.service, tools.data_folder)
+            try:
+                started = spawn.recorded_process(step.args.service, tools.data_folder)
+            except ActionError as error:
+                log.warning("%s; probes alone tell whether it came up", error)
+                continue
             code = spawn.CHILDREN.code_of(step.args.service, int(started["pid"])) if started else None
             if code:
                 return f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
@@ -385,6 +389,7 @@ def take_evidence(tools: Tools, target: str) -> dict[str, Any]:
         state=state,
         data_folder=tools.data_folder,
         config_folder=tools.config_folder,
+        on_fault=tools.metrics.internal_errors.labels("evidence").inc,
         deadline_seconds=tools.evidence_timeout,
     )
 

@@ -41,8 +41,10 @@ def main(pipe: int, kind: str, target: str, arguments: list[str]) -> None:
 def _send(pipe: int, path: str) -> None:
     try:
         os.write(pipe, os.fsencode(path))
-    except OSError:  # the parent is gone, and so shall we
+    except BrokenPipeError:  # the parent is gone, and so shall we
         return
+    except OSError as error:
+        _complain(f"soulfra_monitor: the parent is not told of this life's record: {error.strerror}\n")
 
 
 def _complain(text: str) -> None:

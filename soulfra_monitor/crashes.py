@@ -16,7 +16,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from soulfra_monitor import spool
@@ -50,6 +49,9 @@ _SIGNALS = {
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _FIRST = 10  # the lowest descriptor for our file
+_PLACE = "crashes"
+
+Broke = spool.Broke
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +95,17 @@ class Record:
     fd: int
     owner: int  # the process that made it; those forked from it share it
     read: int  # bytes of it that have been looked at
+    broke: Broke  # is told of what fails
     kept: bool = False  # a parent reads and removes it
     ended: bool = False
+    closed: bool = False  # it can be read no more
 
     def note(self, text: str) -> None:
         """Add a line for whoever reads the file. Never raises."""
-        with suppress(OSError):
+        try:
             os.write(self.fd, f"{_NOTE}{text}\n".encode())
+        except OSError as error:
+            self.broke(_PLACE, error)
 
     def goodbye(self) -> None:
         """Say that this process has run to its end. Twice is once."""
@@ -110,19 +116,26 @@ class Record:
         if self.kept:
             self.note("bye")
         else:
-            with suppress(OSError):  # gone: that was the aim
+            try:
                 os.unlink(self.path)
+            except FileNotFoundError:  # that was the aim
+                return
+            except OSError as error:
+                self.broke(_PLACE, error)
 
     def news(self) -> str:
         """Return what has been written since the last look: a forked process has crashed."""
-        if self.ended or os.getpid() != self.owner:
+        if self.ended or self.closed or os.getpid() != self.owner:
             return ""
-        with suppress(OSError):
+        try:
             size = os.fstat(self.fd).st_size
             if size > self.read:
                 text = os.pread(self.fd, min(size - self.read, TAIL), self.read).decode(errors="replace")
                 self.read = size
                 return text
+        except OSError as error:  # the program closes all files that it does not know
+            self.closed = True
+            self.broke(_PLACE, error)
         return ""
 
     def enable(self) -> None:
@@ -167,13 +180,13 @@ def install(reporter: Reporter) -> Undo:
     if _current is not None and not _current.ended:
         return _nothing
     settings = getattr(reporter, "settings", None) or read({})
-    folder = place(settings)
-    if folder is None:
-        return _nothing
-    for life in sweep(folder):
-        _tell(reporter, life)
-    record = _current = begin(folder, settings.service)
-    if record is None:
+    try:
+        folder = place(settings)
+        for life in sweep(folder, reporter.broke):
+            _tell(reporter, life)
+        record = _current = begin(folder, settings.service, reporter.broke)
+    except (OSError, RuntimeError, ValueError) as error:  # the last two are faulthandler's
+        reporter.broke(_PLACE, error)
         return _nothing
     atexit.register(record.goodbye)
     if hasattr(os, "register_at_fork"):
@@ -190,15 +203,18 @@ def install(reporter: Reporter) -> Undo:
     return undo
 
 
-def place(settings: Settings) -> str | None:
-    """Return the folder of the lives of a service, beside its spool; None where there can be none."""
+def place(settings: Settings) -> str:
+    """Return the folder of the lives of a service, beside its spool. Raises OSError where none can be."""
+    refused: OSError | None = None
     for folder in [settings.spool] if settings.spool else spool._default_folders():  # noqa: SLF001
         root = os.path.join(folder, settings.service)
-        with suppress(OSError):
+        try:
             os.makedirs(root, _FOLDER_MODE, exist_ok=True)
             if spool._is_private(root):  # noqa: SLF001
                 return os.path.join(root, FOLDER)
-    return None
+        except OSError as error:
+            refused = error
+    raise refused or PermissionError("there is no folder that only this user can read and write")
 
 
 def current() -> Record | None:
@@ -219,19 +235,14 @@ def look(reporter: Reporter) -> None:
         )
 
 
-def begin(folder: str, service: str) -> Record | None:
-    """Make the file of this process; None where the disk takes none."""
+def begin(folder: str, service: str, broke: Broke) -> Record:
+    """Make the file of this process. Raises OSError where the disk takes none, and what faulthandler does."""
     path = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}")
     head = f"pid {os.getpid()}\nservice {service}\nstarted {time.time():.3f}\nmachine {machine()}\n\n"
-    try:
-        os.makedirs(folder, _FOLDER_MODE, exist_ok=True)
-        _bound(folder)
-        fd = _moved_up(
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
-        )
-    except OSError:
-        return None
-    record = Record(path, fd, os.getpid(), 0)
+    os.makedirs(folder, _FOLDER_MODE, exist_ok=True)
+    _bound(folder)
+    fd = _moved_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE))
+    record = Record(path, fd, os.getpid(), 0, broke)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         record.read = os.write(fd, head.encode())
@@ -240,7 +251,7 @@ def begin(folder: str, service: str) -> Record | None:
     except (OSError, RuntimeError, ValueError):
         record.goodbye()
         os.close(fd)
-        return None
+        raise
     return record
 
 
@@ -254,16 +265,20 @@ def _moved_up(fd: int) -> int:
     return moved
 
 
-def sweep(folder: str) -> Iterator[Life]:
-    """Take away what dead processes left, and give what is worth telling. Raises nothing."""
+def sweep(folder: str, broke: Broke) -> Iterator[Life]:
+    """Take away what dead processes left, and give what is worth telling. What fails leaves the others."""
     for path in _files(folder):
-        life = _claim(path)
+        try:
+            life = _claim(path)
+        except OSError as error:
+            broke(_PLACE, error)
+            continue
         if life is not None and _is_news(life):
             yield life
 
 
 def take(path: str) -> Life | None:
-    """Take away and return what a dead process left, whatever it says; None if it left nothing."""
+    """Take away and return what a dead process left, whatever it says; None if nothing. Raises OSError."""
     return _claim(path, even_locked=True)
 
 
@@ -326,7 +341,7 @@ def _claim(path: str, *, even_locked: bool = False) -> Life | None:
     """Read and remove the file of a dead process; None if it lives, or somebody else was faster."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         if not _lock(fd) and not even_locked:
@@ -336,8 +351,6 @@ def _claim(path: str, *, even_locked: bool = False) -> Life | None:
         text = os.pread(fd, TAIL * 4, 0).decode(errors="replace")
         os.unlink(path)
         return parse(text)
-    except OSError:
-        return None
     finally:
         os.close(fd)
 
@@ -345,7 +358,7 @@ def _claim(path: str, *, even_locked: bool = False) -> Life | None:
 def _lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:  # held by who lives
         return False
     return True
 
@@ -353,7 +366,7 @@ def _lock(fd: int) -> bool:
 def _files(folder: str) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
-    except OSError:
+    except FileNotFoundError:  # nobody lived here yet
         return []
     return [os.path.join(folder, name) for name in names if name.endswith(SUFFIX)]
 
@@ -371,7 +384,7 @@ def _bound(folder: str) -> None:
 def _age(path: str) -> float:
     try:
         return os.stat(path).st_mtime
-    except OSError:
+    except FileNotFoundError:  # gone meanwhile
         return 0.0
 
 
@@ -380,7 +393,7 @@ def _is_alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
+    except (OSError, IndexError):  # gone, or gone while it was read
         return False
 
 

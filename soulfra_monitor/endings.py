@@ -51,12 +51,20 @@ def tell(code: int, asked: Collection[int], command: list[str], record: str, *, 
     """Tell the remediator of a program's end, or leave it in the spool. Waits at most 2 s."""
     sys.argv = [child.name_of(command[0], command[1])]
     monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here
-    life = crashes.take(record) if record else None
+    life = _left(monitor, record) if record else None
     ending = judge(code, asked, life, oom=oom)
     if ending is not None:
         with monitor:
             context = {**_context(command, life), **({"at_once": True} if ending.at_once else {})}
             monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=context)
+
+
+def _left(monitor: ErrorMonitor, record: str) -> Life | None:
+    try:
+        return crashes.take(record)
+    except OSError as error:  # the end is told without what the program left
+        monitor.broke("crashes", error)
+        return None
 
 
 def _context(command: list[str], life: Life | None) -> dict[str, object]:

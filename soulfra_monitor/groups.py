@@ -54,5 +54,5 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
             return file.read().strip()
-    except OSError:
+    except OSError:  # there is none, or not for us: nothing is known of the group
         return ""

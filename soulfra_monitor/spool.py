@@ -11,12 +11,13 @@ parcels go out in the order of their seq.
 
 # os.path is loaded in every program, pathlib is not:
 
+import errno
 import json
 import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ MEMORY_LIMIT = 4_000_000
 HEADER_LIMIT = 4096
 FOLDER_MODE = 0o700
 _OTHERS = 0o077
+
+Broke = Callable[[str, BaseException], None]
 
 
 class SpoolError(Exception):
@@ -120,7 +123,8 @@ class Backlog:
                 return stub.parcel, lost
             try:
                 return self._spool.read(self._boot, stub.seq), lost
-            except SpoolError:
+            except SpoolError as error:
+                self._spool.broke("spool", error)
                 lost.append(self._give_up("spool_unreadable"))
         return None, lost
 
@@ -158,15 +162,20 @@ class Backlog:
 
 
 class Spool:
-    """The folder of one service. Every method but ``remove`` raises SpoolError when the disk refuses."""
+    """The folder of one service.
 
-    def __init__(self, folder: str, service: str, *, limit: int, age: float) -> None:
+    ``write`` and ``read`` raise SpoolError when the disk refuses; *broke* is told of failures that nobody
+    else has to deal with.
+    """
+
+    def __init__(self, folder: str, service: str, *, limit: int, age: float, broke: Broke) -> None:
         self._folder = folder
         self._service = service
         self._root = ""
         self._lock: int | None = None
         self.limit = limit
         self.age = age
+        self.broke = broke
 
     def write(self, parcel: Parcel) -> None:
         """Store a parcel of this process; it is whole and safe on disk when this returns."""
@@ -193,8 +202,12 @@ class Spool:
 
     def remove(self, boot: str, seq: int) -> None:
         """Delete a parcel. One that cannot be deleted is sent again by a later life, and taken once."""
-        with suppress(OSError, SpoolError):
+        try:
             os.unlink(os.path.join(self._find_root(), boot, _name(seq)))
+        except FileNotFoundError:  # somebody has removed it: that was the aim
+            return
+        except (OSError, SpoolError) as error:
+            self.broke("spool", error)
 
     def used(self) -> int:
         """Return the bytes of all parcels of the service, of other processes too; 0 when nobody can say."""
@@ -202,29 +215,34 @@ class Spool:
             with os.scandir(self._find_root()) as boots:
                 folders = [entry.path for entry in boots if entry.is_dir(follow_symlinks=False)]
             return sum(map(_size_of, folders))
-        except (OSError, SpoolError):
+        except SpoolError:  # the disk takes nothing, and ``write`` says so
+            return 0
+        except OSError as error:
+            self.broke("spool", error)
             return 0
 
     def has_orphans(self, boot: str) -> bool:
         """Whether other processes, dead or alive, have a folder here. Cheap; creates nothing."""
-        try:
-            with os.scandir(self._find_root(create=False)) as entries:
-                return any(_is_boot(entry.name) and entry.name != boot for entry in entries)
-        except (OSError, SpoolError):
-            return False
+        return bool(self._others(boot))
 
     def orphans(self, boot: str) -> Iterator["Orphan"]:
         """Give the folders of dead processes, locked for us. Raises nothing."""
-        try:
-            with os.scandir(self._find_root(create=False)) as entries:
-                names = sorted(entry.name for entry in entries if _is_boot(entry.name) and entry.name != boot)
-        except (OSError, SpoolError):
-            return
-        for name in names:
+        for name in self._others(boot):
             folder = os.path.join(self._root, name)
             lock = _lock(os.path.join(folder, LOCK))
             if lock is not None:
                 yield Orphan(self, name, folder, lock)
+
+    def _others(self, boot: str) -> list[str]:
+        """Return the names of all folders but our own."""
+        try:
+            names = os.listdir(self._find_root(create=False))
+        except (FileNotFoundError, SpoolError):  # nothing was ever spooled here
+            return []
+        except OSError as error:
+            self.broke("spool", error)
+            return []
+        return sorted(name for name in names if _is_boot(name) and name != boot)
 
     def close(self) -> None:
         """Let go of the own folder: whoever comes next may send what is in it. Safe in a forked child."""
@@ -235,8 +253,22 @@ class Spool:
     def leave(self, boot: str) -> None:
         """Remove the own folder if nothing is left in it, and let go of it."""
         if self._lock is not None:
-            _remove_folder(os.path.join(self._root, boot))
+            self.remove_folder(os.path.join(self._root, boot))
         self.close()
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder in which nothing but its lock, and what was never finished, is left."""
+        try:
+            names = os.listdir(folder)
+            if all(name == LOCK or name.endswith(UNFINISHED) for name in names):
+                for name in names:
+                    os.unlink(os.path.join(folder, name))
+                os.rmdir(folder)
+        except FileNotFoundError:  # gone: that was the aim
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # else somebody has come to use it
+                self.broke("spool", error)
 
     def _read(self, place: str, boot: str) -> Parcel:
         try:
@@ -262,9 +294,13 @@ class Spool:
 
     def _move_aside(self, place: str, boot: str) -> None:
         aside = os.path.join(self._find_root(), CORRUPT)
-        with suppress(OSError):
+        try:
             os.makedirs(aside, FOLDER_MODE, exist_ok=True)
             os.replace(place, os.path.join(aside, f"{boot}-{os.path.basename(place)}"))
+        except FileNotFoundError:  # somebody has removed it meanwhile
+            return
+        except OSError as error:
+            self.broke("spool", error)
 
     def _own_folder(self, boot: str) -> str:
         """Create and lock the folder of this process on first use."""
@@ -284,16 +320,19 @@ class Spool:
     def _find_root(self, *, create: bool = True) -> str:
         if self._root:
             return self._root
+        refused = ""
         for folder in [self._folder] if self._folder else _default_folders():
             root = os.path.join(folder, self._service)
             ours = [root] if self._folder else [os.path.dirname(folder), folder, root]
-            with suppress(OSError):
+            try:
                 if create:
                     os.makedirs(root, FOLDER_MODE, exist_ok=True)
                 if all(map(_is_private, ours)):
                     self._root = root
                     return root
-        raise SpoolError("there is no folder that only this user can read and write")
+            except OSError as error:
+                refused = f": {folder}: {error.strerror}"
+        raise SpoolError(f"there is no folder that only this user can read and write{refused}")
 
 
 class Orphan:
@@ -319,8 +358,8 @@ class Orphan:
                 if time.time() - os.stat(place).st_mtime <= self._spool.age:
                     return self._spool._read(place, self._boot)  # noqa: SLF001 - two halves of one thing
                 os.unlink(place)
-            except (OSError, SpoolError):  # counted below; what is corrupt was moved aside
-                pass
+            except (OSError, SpoolError) as error:  # what is corrupt was moved aside
+                self._spool.broke("spool", error)
             self._passed.add(name)
         return None
 
@@ -330,7 +369,7 @@ class Orphan:
 
     def close(self) -> None:
         """Remove the folder if it is empty, and let go of it."""
-        _remove_folder(self._folder)
+        self._spool.remove_folder(self._folder)
         self.release()
 
     def release(self) -> None:
@@ -343,7 +382,10 @@ class Orphan:
         try:
             names = [name for name in os.listdir(self._folder) if name.endswith(SUFFIX)]
             return sorted(name for name in names if name not in self._passed)
-        except OSError:
+        except FileNotFoundError:  # somebody has removed it
+            return []
+        except OSError as error:
+            self._spool.broke("spool", error)
             return []
 
 
@@ -404,7 +446,7 @@ def _write_whole(place: str, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, place)
     except OSError:
-        with suppress(OSError):
+        with suppress(OSError):  # what is told is why it was not written
             os.unlink(beside)
         raise
 
@@ -421,15 +463,5 @@ def _size_of(folder: str) -> int:
     try:
         with os.scandir(folder) as entries:
             return sum(entry.stat().st_size for entry in entries if entry.name.endswith(SUFFIX))
-    except OSError:  # gone meanwhile
+    except FileNotFoundError:  # gone meanwhile
         return 0
-
-
-def _remove_folder(folder: str) -> None:
-    """Remove a folder in which nothing but its lock, and what was never finished, is left."""
-    with suppress(OSError):
-        names = os.listdir(folder)
-        if all(name == LOCK or name.endswith(UNFINISHED) for name in names):
-            for name in names:
-                os.unlink(os.path.join(folder, name))
-            os.rmdir(folder)

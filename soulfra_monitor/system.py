@@ -5,19 +5,24 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 FRESH = 1.0
 """Seconds for which a state is told again instead of looked at again."""
 
-_UNREADABLE = (OSError, ValueError, IndexError, AttributeError, ImportError)
+_ELSEWHERE = (FileNotFoundError, PermissionError, AttributeError, ImportError)
+"""What reading raises on other systems, and where a sandbox hides it."""
+
+_UNREADABLE = (OSError, ValueError, LookupError)
 
 
 class SystemState:
     """Reads the state at most once a second."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, broke: Callable[[str, BaseException], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._broke = broke
         self._clock = clock
         self._read_at = float("-inf")
         self._state: dict[str, Any] = {}
@@ -34,8 +39,12 @@ class SystemState:
     def _look(self, now: float) -> dict[str, Any]:
         state: dict[str, Any] = {"pid": os.getpid()}
         for read in _READERS:
-            with suppress(*_UNREADABLE):
+            try:
                 state.update(read())
+            except _ELSEWHERE:
+                continue
+            except _UNREADABLE as error:  # not as we know it, or no file may be opened: told without it
+                self._broke("system", error)
         self._add_cpu(state, now)
         return state
 

@@ -309,7 +309,7 @@ def waits_for_ever(native: int) -> bool:
     try:
         with open(f"/proc/self/task/{native}/syscall", encoding="ascii") as file:
             parts = file.read().split()
-    except OSError:
+    except OSError:  # it has ended, or the kernel tells nobody: then it is not known to wait
         return False
     return len(parts) > _FUTEX_TIMEOUT and parts[0] in _FUTEX and int(parts[_FUTEX_TIMEOUT], 16) == 0
 
@@ -497,6 +497,6 @@ def _worked(native: int) -> tuple[float, float]:
     try:
         with open(f"/proc/self/task/{native}/schedstat", encoding="ascii") as file:
             computed, waited, *_ = file.read().split()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # it has ended, or the kernel keeps no such figures
         return 0.0, 0.0
     return int(computed) / 1e9, (int(computed) + int(waited)) / 1e9

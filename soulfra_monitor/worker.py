@@ -24,7 +24,7 @@ from soulfra_monitor.events import Sender as Origin
 from soulfra_monitor.guard import guard
 from soulfra_monitor.intake import Intake
 from soulfra_monitor.loading import load
-from soulfra_monitor.redaction import redact_event
+from soulfra_monitor.redaction import FAILURES, redact_event
 from soulfra_monitor.sender import GZIP_FROM, Answer, NoAnswerError, Sender
 from soulfra_monitor.shedding import Level, Shedding
 from soulfra_monitor.spool import Parcel, Spool
@@ -79,7 +79,11 @@ class Worker:
         self.shedding = Shedding(settings.overhead_limit / 100.0, now)
         self.sender = Sender(settings.url, settings.token, settings.timeout, NAME)
         self.spool = Spool(
-            settings.spool, settings.service, limit=settings.spool_bytes, age=settings.spool_age
+            settings.spool,
+            settings.service,
+            limit=settings.spool_bytes,
+            age=settings.spool_age,
+            broke=broke,
         )
         self.dispatch = Dispatch(intake, self.sender, self.spool, self._note, Counts())
         self._intake = intake
@@ -87,7 +91,8 @@ class Worker:
         self._say = say
         self._broke = broke
         self._painter = Painter(release=settings.release, in_app=settings.in_app)
-        self._system = SystemState()
+        self._system = SystemState(broke)
+        self._unredacted = FAILURES.total()  # texts that could not be redacted, and so are hidden
         self._origin = Origin(
             boot=intake.boot, service=settings.service, name=NAME, host=_host(), pid=intake.pid
         )
@@ -246,6 +251,7 @@ class Worker:
             )
         except Exception as error:  # noqa: BLE001 - one event is lost, counted and told
             self._broke("capture", error)
+        self._look_at_redaction()
         size = sketch.size
         with self._intake.lock:
             self._intake.settle(entry, size)
@@ -256,6 +262,13 @@ class Worker:
             entry.event = event
         self._events.append(event)
         self._size += size
+
+    def _look_at_redaction(self) -> None:
+        """Tell of texts that could not be redacted: in their place the event says only that there was one."""
+        hidden = FAILURES.total()
+        if hidden != self._unredacted:
+            self._unredacted = hidden
+            self._broke("redaction", RuntimeError(f"a text is hidden: {', '.join(FAILURES)}"))
 
     # what happens from time to time
 

@@ -768,14 +768,24 @@ function redactEncoded(text) {
   });
 }
 
+const hidden = { count: 0, why: '' }; // texts that we failed to redact
+
 /** Any value as a redacted text of at most *limit* characters. A failure hides the text, it never shows it. */
 function clean(value, limit = MESSAGE_LIMIT) {
+  let text;
   try {
-    const text = redact(String(value).slice(0, TEXT_TAKEN));
-    return text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
+    text = String(value).slice(0, TEXT_TAKEN);
   } catch {
+    return FAILED; // a stranger's object has no text
+  }
+  try {
+    text = redact(text);
+  } catch (error) {
+    hidden.count++;
+    hidden.why = error.name;
     return FAILED;
   }
+  return text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
 }
 
 /** A JSON-like copy with secrets masked, by key and by their shape. */
@@ -872,7 +882,7 @@ function messageOf(error) {
   try {
     return clean(JSON.stringify(cleanValue(error)), MESSAGE_LIMIT);
   } catch {
-    return '[no message]';
+    return '[no message]'; // its getters or its toJSON throw
   }
 }
 
@@ -1087,21 +1097,27 @@ function sender() {
     (answer.status >= 400 && ![401, 403, 404, 408, 429].includes(answer.status) && answer.status < 500);
 
   async function leftovers(files) {
+    const failed = [];
     for (const file of files) {
       let lines;
       try {
         const descriptor = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
         lines = fs.readFileSync(descriptor, 'utf8').split('\n').filter(Boolean);
         fs.closeSync(descriptor);
-      } catch {
-        continue; // another start was faster
+      } catch (error) {
+        if (error.code !== 'ENOENT') failed.push(error.message); // else another start was faster
+        continue;
       }
       for (const line of lines) {
-        if (!isOver(await post(line))) return { left: true };
+        if (!isOver(await post(line))) return { left: true, failed };
       }
-      fs.rmSync(file, { force: true });
+      try {
+        fs.rmSync(file, { force: true });
+      } catch (error) {
+        failed.push(error.message);
+      }
     }
-    return { left: false };
+    return { left: false, failed };
   }
 
   Atomics.store(answered, 1, 1);
@@ -1214,7 +1230,9 @@ class Sender {
 
 /** Files of batches that nobody has taken, for the next start of the same service. Only of our own user. */
 class Spool {
-  constructor(settings) {
+  /** *broke* is told of what fails and stands in nobody's way. */
+  constructor(settings, broke) {
+    this.broke = broke;
     const user = process.getuid ? process.getuid() : 'user';
     this.folder = settings.spool || path.join(os.tmpdir(), `soulfra-${user}`);
     this.prefix = `${settings.service}.node.`;
@@ -1254,8 +1272,9 @@ class Spool {
     let names;
     try {
       names = fs.readdirSync(this.folder);
-    } catch {
-      return []; // no folder, nothing left
+    } catch (error) {
+      if (error.code !== 'ENOENT') this.broke(error); // else no folder, nothing left
+      return [];
     }
     const own = path.basename(this.file(boot));
     const files = names.filter((name) => name.startsWith(this.prefix) && name.endsWith('.jsonl') && name !== own);
@@ -1268,8 +1287,8 @@ class Spool {
       if (!found.isFile() || (process.getuid && found.uid !== process.getuid())) return false;
       if (epoch() - found.mtimeMs < this.settings.spoolAge * 1000) return true;
       fs.rmSync(file, { force: true });
-    } catch {
-      // gone meanwhile
+    } catch (error) {
+      if (error.code !== 'ENOENT') this.broke(error); // else gone meanwhile
     }
     return false;
   }
@@ -1278,8 +1297,9 @@ class Spool {
 function sizeOf(file) {
   try {
     return fs.lstatSync(file).size;
-  } catch {
-    return 0;
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+    return 0; // gone meanwhile
   }
 }
 
@@ -1375,7 +1395,8 @@ class Monitor {
     this.broken = new Map();
     this.relay = null;
     this.sender = new Sender(settings);
-    this.spool = new Spool(settings);
+    this.spool = new Spool(settings, (error) => this.broke('spool', error));
+    this.hidden = 0; // texts of which it is told that they could not be redacted
   }
 
   get boot() {
@@ -1687,7 +1708,11 @@ class Monitor {
   /** Send what earlier lives of this service have left. */
   sendLeftovers() {
     const files = this.spool.files(''); // none of them is ours: we have only begun
-    if (files.length) this.sender.ask({ files }, () => undefined);
+    if (!files.length) return;
+    this.sender.ask({ files }, ({ error, failed = [] }) => {
+      for (const why of failed) this.broke('spool', why);
+      if (error) this.broke('sender', error);
+    });
   }
 
   /** In a worker thread: the main thread sends for us. */
@@ -1785,6 +1810,10 @@ class Monitor {
       this.broke('tick', error);
     } finally {
       this.busy = false;
+    }
+    if (this.hidden !== hidden.count) {
+      this.hidden = hidden.count;
+      this.broke('redaction', `a text is hidden: ${hidden.why}`);
     }
     this.tellNoticed();
     if (now() - this.countsAt >= this.settings.interval * 1000) this.flush();
@@ -2414,7 +2443,8 @@ function handles(monitor) {
   let limit;
   try {
     limit = handlesLimit();
-  } catch {
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
     return () => undefined; // no /proc here
   }
   let isTold = false;
@@ -2744,8 +2774,11 @@ class ErrorMonitoring {
   heartbeat(name, state) {
     const monitor = this.#monitor;
     const tail = state === undefined || state === '' ? '' : `/${encodeURIComponent(state)}`;
+    const path = `heartbeats/${encodeURIComponent(name)}${tail}`;
     if (monitor.started)
-      monitor.sender.ask({ body: '{}', path: `heartbeats/${encodeURIComponent(name)}${tail}` }, () => undefined);
+      monitor.sender.ask({ body: '{}', path }, ({ status, error }) => {
+        if (!(status < 300)) monitor.broke('heartbeat', `${name} was not taken: ${error || `status ${status}`}`);
+      });
   }
 
   /** Hear the 'error' events of an emitter, a client of some server for example, without being a listener for them. */

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from remediator.places import expand, log_of, place, record_of
 if TYPE_CHECKING:
     from exporter.config import Restart, Service
     from remediator.config import RemediatorSection
+
+log = logging.getLogger(__name__)
 
 LOG_LIMIT = 10 * 1024 * 1024
 """A log larger than this is set aside as ``NAME.log.1`` when its service starts."""
@@ -147,12 +150,21 @@ def cannot_start(where: str, command: str, folder: Path, error: OSError) -> Acti
 
 
 def recorded_process(name: str, data_folder: Path) -> dict[str, float] | None:
-    """Return pid and start time of the process last started for the service, if that is known."""
+    """Return pid and start time of the process last started for the service, if that is known.
+
+    Raises ActionError when it cannot be read now: what nobody stops would run beside the next one.
+    """
+    record = record_of(name, data_folder)
     try:
-        found = json.loads(record_of(name, data_folder).read_text(encoding="utf-8"))
+        found = json.loads(record.read_text(encoding="utf-8"))
         return {"pid": int(found["pid"]), "start_time": float(found["start_time"])}
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # no record, or half of one: nothing is known
+    except FileNotFoundError:  # none was started from here
+        return None
+    except OSError as error:
+        raise ActionError(f"{record} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("%s is no record of a process, and is not gone by: %s", record, type(error).__name__)
+        return None
 
 
 def _expanded(restart: "Restart", data_folder: Path) -> dict[str, str]:
@@ -192,6 +204,8 @@ def _record(name: str, pid: int, data_folder: Path) -> None:
         known = {"pid": pid, "start_time": psutil.Process(pid).create_time()}
         try:
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(known), encoding="utf-8")
+            draft = record.with_name(f"{record.name}.new")
+            draft.write_text(json.dumps(known), encoding="utf-8")
+            draft.replace(record)  # whole or not at all
         except OSError as error:
             raise ActionError(f"{record} cannot be written: {error.strerror}") from error

@@ -14,6 +14,7 @@ from remediator.evidence import SIZE_LIMIT, gather
 
 
 def take(folder: Path, service: Service | None = None, state: Any = None, **more: Any) -> dict[str, Any]:
+    more.setdefault("on_fault", lambda: None)
     found = gather(
         target="shop",
         service=service or Service(),
@@ -105,6 +106,24 @@ def test_the_process_is_described(tmp_path: Path) -> None:
 )
 def test_a_process_that_cannot_be_described_says_why(tmp_path: Path, facts: Any, reason: str) -> None:
     assert reason in take(tmp_path, state=state_of(process=facts))["process"]["missing"]
+
+
+def test_a_part_that_fails_by_itself_is_counted_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode() -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("remediator.evidence.os.getloadavg", explode)
+    write_log(tmp_path, "last words\n")
+    faults: list[int] = []
+
+    found = take(tmp_path, on_fault=lambda: faults.append(1))
+
+    assert found["host"] == {"missing": "cannot be read: RuntimeError: ours"}
+    assert found["log shop.log"]["lines"] == ["last words"]
+    assert faults == [1]
+    assert "the evidence has no host" in caplog.text
 
 
 def test_the_last_observations_are_there_and_redacted(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def said(output: Any) -> float:
     done = subprocess.run(
         [sys.executable, "-c", MANY], stdout=output, stderr=subprocess.PIPE, timeout=20, check=True
     )
-    return float(done.stderr)
+    return float(done.stderr.split()[-1])
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nothing() -> None:
@@ -53,6 +53,25 @@ def test_a_pipe_that_nobody_holds_breaks_nothing() -> None:
 def test_a_full_disk_breaks_nothing() -> None:
     with FULL.open("w") as full:
         assert said(full) < 5
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_once_and_what_was_lost_is_counted() -> None:
+    code = (
+        "import os, sys, tempfile\nfrom remediator import feed\n"
+        "out, sys.stdout = sys.stdout, open('/dev/full', 'w')\n"
+        "for n in range(3): feed.print_line('test', f'line {n}'); feed.flush(5)\n"
+        "full, sys.stdout = sys.stdout, out\n"
+        "feed.print_line('test', 'back'); feed.flush(5)\nos._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+
+    assert done.stdout.splitlines()[0] == "(3 lines were dropped)"
+    assert (
+        done.stderr.count("the feed cannot be printed, its lines are dropped: No space left on device") == 1
+    )
 
 
 def test_a_reader_gets_every_line_in_order() -> None:

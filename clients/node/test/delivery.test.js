@@ -132,6 +132,20 @@ test('a spool that others may write to is not used', async () => {
   assert.match(stderr, /must be a folder that only its user may write to/);
 });
 
+test('a spool that cannot be looked into is told, and nothing is thrown', async () => {
+  const { status, stderr } = await run(`const fs = require('fs'); fs.readdirSync = () => { throw Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' }); }; ${REQUIRE}(); setTimeout(() => {}, 200);`, { env: settings() });
+  assert.strictEqual(status, 0);
+  assert.match(stderr, /^soulfra: spool: EMFILE: too many open files$/m);
+});
+
+test('a heartbeat that is not taken is told', async () => {
+  const remediator = await Remediator.start();
+  remediator.statuses = [404];
+  const { stderr } = await run(`${REQUIRE}(); monitor.heartbeat('nightly'); monitor.heartbeat('nightly'); setTimeout(() => {}, 500);`, { env: settings(remediator) });
+  assert.strictEqual(stderr, 'soulfra: heartbeat: nightly was not taken: status 404\n');
+  await remediator.close();
+});
+
 test('a remediator that is away makes no work: no loop of errors about errors', async () => {
   const code = `${REQUIRE}(); monitor.report('x'); const began = process.cpuUsage(); setTimeout(() => { const { user, system } = process.cpuUsage(began); console.log((user + system) / 1e6); console.log(JSON.stringify(monitor.stats())); process.exit(); }, 3000);`;
   const { stdout, took } = await run(code, { env: settings(null) });

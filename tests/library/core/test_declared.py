@@ -209,8 +209,13 @@ def test_a_service_with_its_own_metrics_tells_there_and_not_to_the_remediator(
     assert not any(body.get("calls") or body.get("declared") for body in recorder.taken)
 
 
+def fail(place: str, error: BaseException) -> None:
+    """Stand for what is told of failures of ours where there must be none."""
+    raise AssertionError(place) from error
+
+
 def test_the_state_of_process_and_host_is_told() -> None:
-    state = SystemState().read()
+    state = SystemState(fail).read()
 
     assert state["pid"] == os.getpid()
     assert 1_000_000 < state["rss"] < state["memory_total"]
@@ -224,7 +229,7 @@ def test_the_state_of_process_and_host_is_told() -> None:
 
 def test_the_state_is_looked_at_once_a_second() -> None:
     now = 100.0
-    system = SystemState(lambda: now)
+    system = SystemState(fail, lambda: now)
 
     first = system.read()
     now += 0.9
@@ -239,8 +244,20 @@ def test_what_cannot_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("soulfra_monitor.system._read", refuse)
 
-    state = SystemState().read()
+    state = SystemState(fail).read()
 
     assert "rss" not in state
     assert "memory_total" not in state
     assert state["load"] >= 0
+
+
+@pytest.mark.parametrize("text", ["MemTotal: 1 kB\n", "MemTotal: much\n", ""])
+def test_what_is_not_as_we_know_it_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("soulfra_monitor.system._read", lambda _: text)
+    told: list[str] = []
+
+    state = SystemState(lambda place, _: told.append(place)).read()
+
+    assert "memory_total" not in state
+    assert state["load"] >= 0
+    assert told == ["system", "system"]  # of the process, and of the memory

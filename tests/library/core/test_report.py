@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import soulfra_monitor
-from soulfra_monitor import ErrorMonitor, SettingsError
+from soulfra_monitor import ErrorMonitor, SettingsError, redaction
 from soulfra_monitor.events import Event, Kind
 from tests.library.core.conftest import Recorder, answer, is_exact
 
@@ -305,6 +306,24 @@ def test_an_event_that_cannot_be_redacted_is_dropped_and_counted(
     assert recorder.events == []
     assert monitor.stats().dropped == {"capture": 1}
     assert is_exact(monitor)
+
+
+def test_a_text_that_cannot_be_redacted_is_hidden_and_counted(
+    recorder: Recorder, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object) -> str:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("soulfra_monitor.redaction._settled", explode)
+    monkeypatch.setattr("soulfra_monitor.redaction.FAILURES", Counter())
+    monkeypatch.setattr("soulfra_monitor.worker.FAILURES", redaction.FAILURES)
+    monitor = start()
+
+    monitor.report("x")
+    monitor.flush()
+
+    assert [event.message for event in recorder.events] == ["[redaction failed]"]
+    assert monitor.stats().broken == {"redaction": 1}
 
 
 def test_drops_are_told_with_the_next_batch(recorder: Recorder, start: Start) -> None:

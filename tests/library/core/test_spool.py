@@ -10,11 +10,16 @@ from pathlib import Path
 import pytest
 
 from soulfra_monitor import ErrorMonitor
-from soulfra_monitor.spool import Backlog, Parcel, Spool, SpoolError
+from soulfra_monitor.spool import Backlog, Orphan, Parcel, Spool, SpoolError
 from tests.library.core.conftest import Recorder
 
 DAY = 86400.0
 Start = Callable[..., ErrorMonitor]
+
+
+def fail(place: str, error: BaseException) -> None:
+    """Stand for what is told of failures of ours where there must be none."""
+    raise AssertionError(place) from error
 
 
 @pytest.fixture
@@ -23,8 +28,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def disk(folder: Path) -> Iterator[Spool]:
-    found = Spool(str(folder), "shop", limit=100_000, age=DAY)
+def told() -> list[str]:
+    """Return what has been told of failures of ours."""
+    return []
+
+
+@pytest.fixture
+def disk(folder: Path, told: list[str]) -> Iterator[Spool]:
+    def broke(place: str, error: BaseException) -> None:
+        told.append(f"{place}: {error}")
+
+    found = Spool(str(folder), "shop", limit=100_000, age=DAY, broke=broke)
     yield found
     found.close()
 
@@ -110,7 +124,7 @@ def test_the_oldest_go_when_it_is_full(disk: Spool) -> None:
 
 
 def test_all_processes_of_a_service_share_the_bound(folder: Path) -> None:
-    limits = [Spool(str(folder), "shop", limit=50_000, age=DAY) for _ in range(2)]
+    limits = [Spool(str(folder), "shop", limit=50_000, age=DAY, broke=fail) for _ in range(2)]
     first, second = (Backlog(one, f"b{number}") for number, one in enumerate(limits))
     for seq in range(1, 10):
         first.add(parcel(seq, 5000, "b0"))
@@ -149,7 +163,7 @@ def test_what_is_too_old_is_given_up(disk: Spool, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_corrupt_parcel_is_moved_aside_and_not_deleted(
-    disk: Spool, folder: Path, harm: Callable[[Path], object]
+    disk: Spool, folder: Path, told: list[str], harm: Callable[[Path], object]
 ) -> None:
     backlog = Backlog(disk, "b0")
     backlog.add(parcel(1))
@@ -162,6 +176,7 @@ def test_a_corrupt_parcel_is_moved_aside_and_not_deleted(
     assert found.seq == 2
     assert [(one.weight, one.reason) for one in lost] == [(1, "spool_unreadable")]
     assert [path.name for path in (folder / "shop" / "corrupt").iterdir()] == ["b0-000000000001.seg"]
+    assert [text.partition(":")[0] for text in told] == ["spool"]
 
 
 def test_a_parcel_that_somebody_removed_is_counted(disk: Spool, folder: Path) -> None:
@@ -170,6 +185,44 @@ def test_a_parcel_that_somebody_removed_is_counted(disk: Spool, folder: Path) ->
     (folder / "shop" / "b0" / "000000000001.seg").unlink()
 
     assert backlog.first()[1][0].reason == "spool_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("function", "do"),
+    [
+        ("os.unlink", lambda disk: disk.remove("b0", 1)),
+        ("os.replace", lambda disk: harmed(disk).first()),
+        ("os.scandir", lambda disk: disk.used()),
+        ("os.listdir", lambda disk: disk.has_orphans("b1")),
+        ("os.listdir", lambda disk: list(disk.orphans("b1"))),
+        ("os.listdir", lambda disk: disk.leave("b0")),
+    ],
+)
+def test_what_the_disk_refuses_is_told_and_raises_nothing(
+    disk: Spool,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    do: Callable[[Spool], object],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    disk.write(parcel(1))
+    monkeypatch.setattr(function, refuse)
+
+    do(disk)
+
+    assert "spool: [Errno 13] Permission denied" in told
+
+
+def harmed(disk: Spool) -> Orphan:
+    """Return what a dead process left, which is corrupt."""
+    disk.close()
+    (orphan,) = disk.orphans("b1")
+    (place,) = Path(orphan._folder).glob("*.seg")
+    place.write_bytes(b"?")
+    return orphan
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
@@ -196,7 +249,7 @@ def test_when_the_disk_takes_nothing_memory_does(
 def test_memory_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("soulfra_monitor.spool.MEMORY_LIMIT", 20_000)
     (tmp_path / "file").write_text("no folder")
-    backlog = Backlog(Spool(str(tmp_path / "file"), "shop", limit=10**6, age=DAY), "b0")
+    backlog = Backlog(Spool(str(tmp_path / "file"), "shop", limit=10**6, age=DAY, broke=fail), "b0")
 
     lost = [one for seq in range(1, 11) for one in backlog.add(parcel(seq, 5000))]
 
@@ -206,7 +259,7 @@ def test_memory_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_living_are_left_alone_and_the_dead_are_adopted(disk: Spool, folder: Path) -> None:
     disk.write(parcel(1))
-    other = Spool(str(folder), "shop", limit=100_000, age=DAY)
+    other = Spool(str(folder), "shop", limit=100_000, age=DAY, broke=fail)
 
     assert list(other.orphans("b1")) == []
     disk.close()  # as its death does
@@ -233,7 +286,9 @@ def test_what_a_dead_process_had_not_finished_writing_is_removed(disk: Spool, fo
     assert list((folder / "shop").iterdir()) == []
 
 
-def test_what_dead_processes_left_corrupt_is_kept_and_the_rest_is_sent(disk: Spool, folder: Path) -> None:
+def test_what_dead_processes_left_corrupt_is_kept_and_told_and_the_rest_is_sent(
+    disk: Spool, folder: Path, told: list[str]
+) -> None:
     disk.write(parcel(1))
     disk.write(parcel(2))
     (folder / "shop" / "b0" / "000000000001.seg").write_bytes(b"?")
@@ -245,21 +300,23 @@ def test_what_dead_processes_left_corrupt_is_kept_and_the_rest_is_sent(disk: Spo
     assert found is not None
     assert found.seq == 2
     assert orphan.lost == 1
+    assert len(told) == 1
     assert len(list((folder / "shop" / "corrupt").iterdir())) == 1
     orphan.close()
 
 
-def test_looking_for_orphans_creates_nothing(disk: Spool, folder: Path) -> None:
+def test_looking_for_orphans_creates_nothing(disk: Spool, folder: Path, told: list[str]) -> None:
     assert not disk.has_orphans("b0")
     assert list(disk.orphans("b0")) == []
     assert not folder.exists()
+    assert told == []
 
 
 def test_without_a_named_folder_it_is_one_of_the_users(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    disk = Spool("", "shop", limit=1000, age=DAY)
+    disk = Spool("", "shop", limit=1000, age=DAY, broke=fail)
 
     disk.write(parcel(1))
     disk.close()
@@ -272,7 +329,7 @@ def test_a_user_without_a_home_has_a_folder_in_the_temporary_one(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    disk = Spool("", "shop", limit=1000, age=DAY)
+    disk = Spool("", "shop", limit=1000, age=DAY, broke=fail)
 
     disk.write(parcel(1))
     disk.close()
@@ -291,7 +348,7 @@ def test_a_temporary_folder_that_somebody_else_put_there_is_not_used(
     os.chown(theirs, 12345, 12345)
 
     with pytest.raises(SpoolError, match="no folder"):
-        Spool("", "shop", limit=1000, age=DAY).write(parcel(1))
+        Spool("", "shop", limit=1000, age=DAY, broke=fail).write(parcel(1))
 
 
 def test_a_life_that_begins_sends_what_a_dead_one_left(recorder: Recorder, start: Start, spool: Path) -> None:

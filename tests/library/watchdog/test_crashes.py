@@ -1,12 +1,14 @@
 """What is left of real processes that were killed, crashed, left, or said goodbye."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -29,6 +31,22 @@ class Kept:
 undo = crashes.install(Kept())
 """
 
+
+class Told:
+    """What is told of failures of ours."""
+
+    def __init__(self) -> None:
+        self.broken: list[tuple[str, BaseException]] = []
+
+    def broke(self, place: str, error: BaseException) -> None:
+        self.broken.append((place, error))
+
+
+def fail(place: str, error: BaseException) -> None:
+    """Stand for what is told of failures of ours where there must be none."""
+    raise AssertionError(place) from error
+
+
 Live = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -36,9 +54,7 @@ Live = Callable[..., "subprocess.CompletedProcess[str]"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SOULFRA_SPOOL", str(tmp_path))
     monkeypatch.setenv("SOULFRA_SERVICE", "shop")
-    place = crashes.place(read({}))
-    assert place is not None
-    return Path(place)
+    return Path(crashes.place(read({})))
 
 
 @pytest.fixture
@@ -130,7 +146,7 @@ def test_a_crash_is_told_with_its_stack(live: Live, folder: Path, kept: Kept) ->
     done = live("import ctypes\ndef deep():\n    ctypes.string_at(0)\ndeep()")
 
     assert (done.returncode, done.stderr) == (-signal.SIGSEGV, "")
-    (life,) = crashes.sweep(str(folder))
+    (life,) = crashes.sweep(str(folder), kept.broke)
     crashes._tell(kept, life)
     (note,) = kept.of(Kind.EXIT)
     assert note.message == "an earlier process crashed: Segmentation fault"
@@ -221,9 +237,8 @@ def test_the_folder_stays_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     for number in range(20):
         (folder / f"{number}-dead.life").write_text(f"pid {number}\n\n")
 
-    record = crashes.begin(str(folder), "shop")
+    record = crashes.begin(str(folder), "shop", fail)
 
-    assert record is not None
     record.goodbye()
     assert len(list(folder.iterdir())) == 4
 
@@ -231,8 +246,47 @@ def test_the_folder_stays_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_disk_that_takes_nothing_hinders_nobody(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    assert crashes.begin(str(tmp_path / "file" / "lives"), "shop") is None
-    assert list(crashes.sweep(str(tmp_path / "none"))) == []
+    with pytest.raises(NotADirectoryError):
+        crashes.begin(str(tmp_path / "file" / "lives"), "shop", fail)
+    assert list(crashes.sweep(str(tmp_path / "none"), fail)) == []
+
+
+def test_a_life_without_a_record_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SOULFRA_SPOOL", str(tmp_path / "file"))
+    told = Told()
+
+    crashes.install(cast("Any", told))()
+
+    ((place, error),) = told.broken
+    assert place == "crashes"
+    assert isinstance(error, NotADirectoryError)
+
+
+def test_a_record_that_the_program_has_closed_is_told_once(folder: Path) -> None:
+    told = Told()
+    record = crashes.begin(str(folder), "shop", told.broke)
+    os.close(record.fd)
+
+    assert [record.news(), record.news()] == ["", ""]
+
+    assert [(place, str(error)) for place, error in told.broken] == [
+        ("crashes", "[Errno 9] Bad file descriptor")
+    ]
+
+
+def test_a_record_that_cannot_be_taken_away_is_told_and_leaves_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "1-link.life").symlink_to(folder / "nowhere")
+    (folder / "2-dead.life").write_text(f"pid 1\nstarted {time.time()}\n\n")
+    told = Told()
+
+    (life,) = crashes.sweep(str(folder), told.broke)
+
+    assert life.pid == 1
+    assert [place for place, _ in told.broken] == ["crashes"]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "pid x\nstarted y\n\nsoulfra: bye\n", "pid\n", "\0" * 100])

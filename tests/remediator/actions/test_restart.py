@@ -12,7 +12,8 @@ import pytest
 
 from remediator.actions import ActionError
 from remediator.actions.restart import run
-from remediator.actions.spawn import CHILDREN, reap, start_service
+from remediator.actions.spawn import CHILDREN, reap, recorded_process, start_service
+from remediator.places import record_of
 from remediator.playbook import RestartArgs
 
 if TYPE_CHECKING:
@@ -357,3 +358,27 @@ def test_a_large_log_is_set_aside(bench: Any, monkeypatch: pytest.MonkeyPatch) -
 
     assert "old" not in log.read_text()
     assert "old" in (log.parent / "shop.log.1").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"pid": 1', '{"pid": "x", "start_time": 1}'])
+def test_what_is_no_record_is_told_and_not_gone_by(
+    tmp_path: "Path", caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    record = record_of("shop", tmp_path)
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+
+    assert recorded_process("shop", tmp_path) is None
+
+    assert "is no record of a process" in caplog.text
+
+
+def test_nothing_is_started_beside_a_process_whose_record_cannot_be_read(bench: Any) -> None:
+    bench.service("shop", SLEEP)
+    bench.start("shop")
+    record = record_of("shop", bench.data)
+    record.unlink()
+    record.mkdir()
+
+    with pytest.raises(ActionError, match="cannot be read: Is a directory"):
+        restart(bench)
