@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 
-from remediator import evidence
 from remediator.actions import spawn
 from remediator.complaints import Complaints
 from remediator.escalation import WATCH, escalate, watch_seconds
 from remediator.events import signal_of_event
-from remediator.inquiry import UNWATCHED, Inquiry, ask
+from remediator.inquiry import UNWATCHED, Inquiry, ask, last_seen
 from remediator.judge import Judge, RefusalError
 from remediator.playbook import Playbook, Verify
 from remediator.policy import Answer, Health, disproved, mended
@@ -288,7 +287,7 @@ class Engine:
         if error is None or error.check_at is None or error.check_at > self._tools.clock():
             return
         known = error.target in self._tools.services
-        asked = ask(self._tools, error.target) if known else UNWATCHED
+        asked = ask(self._tools, error.target, count=self._judge.counts_for(error)) if known else UNWATCHED
         health = asked.health
         if error.open:
             self._keep_sight(error, asked)
@@ -313,7 +312,7 @@ class Engine:
         if service is None or error.attempts or error.held_reason is not None:
             return
         if asked.health.reachable:
-            seen = evidence.last_seen(asked.services, (error.target, *service.depends_on))
+            seen = last_seen(self._tools, error.target)
         else:
             seen = {"missing": f"the exporter cannot be asked: {asked.health.detail}"}
         self._store.keep_sight(error.id, {"at": self._tools.clock(), **seen})

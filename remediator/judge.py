@@ -139,6 +139,11 @@ class Judge:
     def _is_running(self, target: str) -> bool:
         return bool(self._store.find_runs(RunQuery(target=target, running=True, limit=1)))
 
+    def counts_for(self, error: Error) -> bool:
+        """Whether it matters to *error* how many services are up."""
+        playbook = self.playbook_for(error)
+        return playbook is not None and playbook.limits.min_healthy is not None
+
     def playbook_for(self, error: Error) -> Playbook | None:
         """Return the first playbook that matches the error."""
         return self._matched(error)[0]

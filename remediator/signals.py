@@ -343,22 +343,8 @@ def _admit_late_alert(signal: Signal, latest: Error, member: Status | None) -> A
 
 def open_error(signal: Signal, new_id: str) -> Error:
     """Begin a new episode with *signal* as its first member."""
-    return Error(
-        id=new_id,
-        target=signal.target,
-        problem=signal.problem,
-        subject=signal.subject,
-        fingerprint=signal.fingerprint,
-        severity=signal.severity,
-        message=signal.message,
-        first_seen=signal.received_at,
-        last_seen=signal.received_at,
-        signals=signal.count,
-        check_at=signal.received_at,
-        alerted_at=signal.starts_at,
-        labels=signal.labels,
-        annotations=signal.annotations,
-    )
+    begun = _episode(signal, new_id, at=signal.received_at, alerted_at=signal.starts_at)
+    return replace(begun, signals=signal.count)
 
 
 def reopen(error: Error, now: float) -> Error:
@@ -386,20 +372,25 @@ def look_again(stored: Error, seen: Error, at: float) -> Error:
 
 def open_again(error: Error, new_id: str) -> Error:
     """Begin a new episode with the late signal that a closed error took in."""
+    return _episode(error, new_id, at=error.last_seen, alerted_at=error.alerted_at)
+
+
+def _episode(told: Signal | Error, new_id: str, *, at: float, alerted_at: float | None) -> Error:
+    """Begin a new episode of what was *told* then."""
     return Error(
         id=new_id,
-        target=error.target,
-        problem=error.problem,
-        subject=error.subject,
-        fingerprint=error.fingerprint,
-        severity=error.severity,
-        message=error.message,
-        first_seen=error.last_seen,
-        last_seen=error.last_seen,
-        check_at=error.last_seen,
-        alerted_at=error.alerted_at,
-        labels=error.labels,
-        annotations=error.annotations,
+        target=told.target,
+        problem=told.problem,
+        subject=told.subject,
+        fingerprint=told.fingerprint,
+        severity=told.severity,
+        message=told.message,
+        first_seen=at,
+        last_seen=at,
+        check_at=at,
+        alerted_at=alerted_at,
+        labels=told.labels,
+        annotations=told.annotations,
     )
 
 

@@ -10,18 +10,18 @@ Nothing here raises into the program but SettingsError and mistakes in declarati
 """
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from soulfra_monitor.capture import FACTS, Fact, Opinion, text_of
 from soulfra_monitor.declared import Counter, Declarations, Gauge
 from soulfra_monitor.events import Calls, Declared, Kind
 from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
-from soulfra_monitor.intake import ENDS
+from soulfra_monitor.intake import ENDS, Intake
 from soulfra_monitor.life import Life, Stats
 from soulfra_monitor.settings import SettingsError, check_service, read
 from soulfra_monitor.worker import Source
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from soulfra_monitor.hooks import Undo
 
 Service = TypeVar("Service")
+P = ParamSpec("P")
 
 
 class ErrorMonitor:
@@ -232,26 +233,17 @@ class ErrorMonitor:
         opinion: Opinion | None = None,
     ) -> None:
         """Take an exception, as hooks.Reporter says."""
-        if guard.busy or not self._life.running:
-            return
-        guard.busy = True
-        try:
-            self._life.intake.raised(
-                kind,
-                error,
-                service=service,
-                message=message,
-                handled=handled,
-                facts=facts,
-                context=context,
-                opinion=opinion,
-            )
-        except Exception as failure:  # noqa: BLE001 - the edge to the program: counted and logged
-            self._life.broke("intake", failure)
-        finally:
-            guard.busy = False
-        if self._life.intake.closing:
-            self._life.leave()
+        self._take(
+            Intake.raised,
+            kind,
+            error,
+            service=service,
+            message=message,
+            handled=handled,
+            facts=facts,
+            context=context,
+            opinion=opinion,
+        )
 
     def noted(
         self,
@@ -265,25 +257,16 @@ class ErrorMonitor:
         opinion: Opinion | None = None,
     ) -> None:
         """Take an error that no exception stands for, as hooks.Reporter says."""
-        if guard.busy or not self._life.running:
-            return
-        guard.busy = True
-        try:
-            self._life.intake.noted(
-                kind,
-                message,
-                service=service,
-                frame=frame,
-                facts=facts,
-                context=context,
-                opinion=opinion,
-            )
-        except Exception as failure:  # noqa: BLE001 - the edge to the program: counted and logged
-            self._life.broke("intake", failure)
-        finally:
-            guard.busy = False
-        if self._life.intake.closing:
-            self._life.leave()
+        self._take(
+            Intake.noted,
+            kind,
+            message,
+            service=service,
+            frame=frame,
+            facts=facts,
+            context=context,
+            opinion=opinion,
+        )
 
     def broke(self, place: str, error: BaseException) -> None:
         """Count a failure of our own, and have it logged once a minute per place."""
@@ -300,6 +283,22 @@ class ErrorMonitor:
         return self._life.stats()
 
     # inside
+
+    def _take(
+        self, take: Callable[Concatenate[Intake, P], None], *given: P.args, **details: P.kwargs
+    ) -> None:
+        """Hand something to the intake, unless we are at work ourselves; what fails there stays there."""
+        if guard.busy or not self._life.running:
+            return
+        guard.busy = True
+        try:
+            take(self._life.intake, *given, **details)
+        except Exception as failure:  # noqa: BLE001 - the edge to the program: counted and logged
+            self._life.broke("intake", failure)
+        finally:
+            guard.busy = False
+        if self._life.intake.closing:
+            self._life.leave()
 
     def _after_fork(self) -> None:
         self._declarations.after_fork()

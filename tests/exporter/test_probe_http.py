@@ -1,10 +1,8 @@
 """The HTTP probe against real servers."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,42 +178,6 @@ async def test_credentials_of_the_address_are_in_no_detail(
     outcome = await ask(context, f"http://me:{PASSWORD}@127.0.0.1:{free_port()}/?key={PASSWORD}")
 
     assert PASSWORD not in repr(outcome)
-
-
-@pytest.mark.parametrize(
-    ("days", "tls", "reason"),
-    [
-        (30, {"ca": True}, None),
-        (30, {}, Reason.TLS_VERIFY),
-        (30, {"verify": False}, None),
-        (30, {"ca": True, "server_name": "other.test"}, Reason.TLS_VERIFY),
-        (-1, {"ca": True}, Reason.TLS_EXPIRED),
-    ],
-)
-async def test_tls_is_verified_and_the_expiry_known_in_any_case(
-    context: Context,
-    make_certificate: Callable[[int], tuple[Path, Path]],
-    days: int,
-    tls: dict[str, Any],
-    reason: Reason | None,
-) -> None:
-    key, pem = make_certificate(days)
-    if tls.pop("ca", False):
-        tls["ca_file"] = str(pem)
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(pem, key)
-    app = web.Application()
-    app.router.add_get("/ok", ok)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving).start()
-
-    outcome = await ask(context, f"https://localhost:{runner.addresses[0][1]}/ok", tls=tls)
-    await runner.cleanup()
-
-    assert outcome.reason is reason, outcome.detail
-    assert outcome.tls is not None
-    assert outcome.tls.not_after == pytest.approx(time.time() + days * 86400, abs=120)
 
 
 async def test_plain_http_on_a_tls_address_is_a_failed_handshake(server: str, context: Context) -> None:

@@ -45,36 +45,6 @@ async def test_an_unknown_host_is_dns(context: Context) -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "tls", "reason"),
-    [
-        (30, {"verify": False}, None),
-        (30, {"server_name": "localhost"}, Reason.TLS_VERIFY),
-        (-1, {"ca": True}, Reason.TLS_EXPIRED),
-        (30, {"ca_file": "/no/such/file"}, Reason.INTERNAL),
-    ],
-)
-async def test_tls_is_verified_and_the_expiry_known(
-    context: Context,
-    make_certificate: Callable[[int], tuple[Path, Path]],
-    days: int,
-    tls: dict[str, Any],
-    reason: Reason | None,
-) -> None:
-    key, pem = make_certificate(days)
-    if tls.pop("ca", False):
-        tls["ca_file"] = str(pem)
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(pem, key)
-    async with await asyncio.start_server(silent, "127.0.0.1", 0, ssl=serving) as server:
-        outcome = await ask(context, server.sockets[0].getsockname()[1], host="localhost", tls=tls)
-
-    assert outcome.reason is reason, outcome.detail
-    if reason is not Reason.INTERNAL:
-        assert outcome.tls is not None
-        assert outcome.tls.not_after == pytest.approx(time.time() + days * 86400, abs=120)
-
-
-@pytest.mark.parametrize(
     "junk", [b"", b"\x30", b"\x30\x84\xff\xff\xff\xff", b"\x00" * 40, b"\x30\x03\x30\x01\xa0"]
 )
 def test_what_is_no_certificate_has_no_end(junk: bytes) -> None:

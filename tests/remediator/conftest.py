@@ -167,6 +167,7 @@ class ScriptedExporter(ExporterClient):
         self.ready = True
         self.blind = False
         self.asked = 0
+        self.told_all = 0  # how often it was asked for what it knows of every service
         self.skew = 0.0  # seconds that its clock is ahead
         self._last = 0.0
 
@@ -179,6 +180,7 @@ class ScriptedExporter(ExporterClient):
         return {**self._head(), "results": results}
 
     def state(self, target: str | None = None, *, timeout: float = 2.0) -> dict[str, Any]:
+        self.told_all += target is None
         names = [target] if target else list(self.services)
         services = {name: self._service(name) for name in names if name in self.services}
         return {**self._head(), "services": services, "integrations": self.edges}

@@ -339,6 +339,17 @@ def test_an_exporter_that_is_lost_in_the_proof_leaves_the_run_unverified(world: 
     assert (world.error().recovered_by, len(world.done)) == ("itself", 1)
 
 
+@pytest.mark.parametrize(("limits", "counts"), [({}, False), ({"min_healthy": "10%"}, True)])
+def test_services_are_counted_only_where_their_number_matters(
+    make_world: Any, until: Any, write_playbook: Any, limits: dict[str, Any], counts: bool
+) -> None:
+    world = make_world(playbooks=[write_playbook(limits=limits)])
+    world.fail()
+    until(lambda: world.error().state == "recovered")
+
+    assert bool(world.exporter.told_all) is counts
+
+
 def test_a_blind_prober_stops_everything_with_the_reason(world: Any, until: Any) -> None:
     world.exporter.blind = True
     for name in ("web", "mail", "redis"):

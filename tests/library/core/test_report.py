@@ -15,6 +15,7 @@ import pytest
 import soulfra_monitor
 from soulfra_monitor import ErrorMonitor, SettingsError, redaction
 from soulfra_monitor.events import Event, Kind
+from soulfra_monitor.intake import Intake
 from tests.library.core.conftest import Recorder, answer, is_exact
 
 Start = Callable[..., ErrorMonitor]
@@ -285,7 +286,7 @@ def test_failures_of_the_library_are_counted_and_never_raised(
     def explode(*_: object, **__: object) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(monitor._life.intake, "raised", explode)
+    monkeypatch.setattr(Intake, "raised", explode)
     monitor.report(ValueError("x"))
 
     assert monitor.stats().broken == {"intake": 1}

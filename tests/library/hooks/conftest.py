@@ -9,97 +9,41 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 
 from soulfra_monitor.events import Kind
-from soulfra_monitor.hooks import Fact
 from soulfra_monitor.hooks.table import HOOKS
+from tests.library.recorder import Recorder as Keeper
+from tests.library.recorder import Told
 
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE = 15.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """One thing a reporter was told."""
+class Recorder(Keeper):
+    """Keeps the same exception once."""
 
-    kind: Kind
-    message: str
-    type: str = ""
-    handled: bool = True
-    facts: Mapping[str, Fact] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
-    function: str = ""  # of the frame that was handed over
-
-
-class Recorder:
-    """A reporter that keeps what it is told, the same exception once."""
-
-    def __init__(self) -> None:
-        self.told: list[Told] = []
-        self.broken: list[str] = []
-        self._seen: list[BaseException] = []
-
-    def raised(
-        self,
-        kind: Kind,
-        error: BaseException,
-        *,
-        service: str | None = None,
-        message: str | None = None,
-        handled: bool = True,
-        facts: Mapping[str, Fact] | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> None:
-        if any(one is error for one in self._seen):
-            return
-        self._seen.append(error)
-        self.told.append(
-            Told(
-                kind=kind,
-                message=message or str(error),
-                type=type(error).__name__,
-                handled=handled,
-                facts=facts or {},
-                context=context or {},
-            )
-        )
-
-    def noted(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        service: str | None = None,
-        frame: FrameType | None = None,
-        facts: Mapping[str, Fact] | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> None:
-        function = frame.f_code.co_name if frame is not None else ""
-        self.told.append(
-            Told(kind=kind, message=message, facts=facts or {}, context=context or {}, function=function)
-        )
-
-    def broke(self, place: str, error: BaseException) -> None:
-        self.broken.append(f"{place}: {error!r}")
-
-    @property
-    def kinds(self) -> list[Kind]:
-        return [one.kind for one in self.told]
+    def keep(self, told: Told) -> None:
+        if told.error is None or all(one.error is not told.error for one in self.told):
+            super().keep(told)
 
 
 Install = Callable[..., None]
 Until = Callable[..., object]
+
+
+def _told(kind: str, function: str = "", **rest: Any) -> Told:
+    """Return what a program wrote down of what it was told."""
+    return Told(kind=Kind(kind), stack=(function,) if function else (), **rest)
 
 
 @pytest.fixture
@@ -214,7 +158,7 @@ def program(tmp_path: Path) -> Program:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert [line for line in lines if "broke" in line] == []
         return Outcome(
-            told=[Told(**{**line, "kind": Kind(line["kind"])}) for line in lines if "kind" in line],
+            told=[_told(**line) for line in lines if "kind" in line],
             imported=next((line["imported"] for line in lines if "imported" in line), []),
             code=done.returncode,
             out=done.stdout,

@@ -1,60 +1,40 @@
 """Programs with handlers, imported under the hook, and a reporter that keeps what it is told."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from textwrap import dedent
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Undo, swallowed, swallowed_ast, swallowed_monitoring
+from tests.library.recorder import Recorder, Told
 
 
-class Kept:
-    """A reporter that keeps what it is told."""
+class Kept(Recorder):
+    """Keeps what was swallowed."""
 
-    def __init__(self) -> None:
-        self.errors: list[BaseException] = []
-        self.facts: list[dict[str, Any]] = []
-        self.handlers: list[str] = []
-        self.broken: list[tuple[str, BaseException]] = []
+    def keep(self, told: Told) -> None:
+        assert told.kind is Kind.SWALLOWED, told
+        assert told.handled
+        super().keep(told)
 
-    def raised(
-        self,
-        kind: Kind,
-        error: BaseException,
-        *,
-        service: str | None = None,
-        message: str | None = None,
-        handled: bool = True,
-        facts: Any = None,
-        context: Any = None,
-    ) -> None:
-        assert kind is Kind.SWALLOWED
-        assert handled
-        self.errors.append(error)
-        self.facts.append(dict(facts or {}))
-        self.handlers.append(Path(context["handler"]).name)
+    @property
+    def errors(self) -> list[BaseException]:
+        return [one.error for one in self.told if one.error is not None]
 
-    def noted(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        service: str | None = None,
-        frame: FrameType | None = None,
-        facts: Any = None,
-        context: Any = None,
-    ) -> None:
-        raise AssertionError(message)
+    @property
+    def facts(self) -> list[Mapping[str, Any]]:
+        return [one.facts for one in self.told]
 
-    def broke(self, place: str, error: BaseException) -> None:
-        self.broken.append((place, error))
+    @property
+    def handlers(self) -> list[str]:
+        return [Path(one.context["handler"]).name for one in self.told]
 
     @property
     def types(self) -> list[str]:

@@ -2,66 +2,32 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from soulfra_monitor.events import Kind
+from tests.library.recorder import Recorder, Told
 
 TIMEOUT = 30.0
 
 
-@dataclass(frozen=True)
-class Note:
-    kind: Kind
-    message: str
-    service: str | None
-    stack: list[str]
-    facts: dict[str, Any] = field(default_factory=dict)
-    context: dict[str, Any] = field(default_factory=dict)
-
-
-class Kept:
-    """Keeps notes."""
+class Kept(Recorder):
+    """Keeps notes, and lets tests wait for them."""
 
     def __init__(self) -> None:
-        self.notes: list[Note] = []
-        self.broken: list[tuple[str, BaseException]] = []
+        super().__init__()
         self._arrived = threading.Condition()
 
-    def raised(self, kind: Kind, error: BaseException, **_: Any) -> None:
-        raise AssertionError(kind) from error
-
-    def noted(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        service: str | None = None,
-        frame: FrameType | None = None,
-        facts: Any = None,
-        context: Any = None,
-    ) -> None:
-        stack = []
-        while frame is not None:
-            stack.append(frame.f_code.co_name)
-            frame = frame.f_back
+    def keep(self, told: Told) -> None:
+        assert told.error is None, told
         with self._arrived:
-            self.notes.append(Note(kind, message, service, stack, dict(facts or {}), dict(context or {})))
+            super().keep(told)
             self._arrived.notify_all()
 
-    def broke(self, place: str, error: BaseException) -> None:
-        self.broken.append((place, error))
-
-    def of(self, kind: Kind) -> list[Note]:
-        return [note for note in self.notes if note.kind is kind]
-
-    def wait_for(self, kind: Kind) -> Note:
+    def wait_for(self, kind: Kind) -> Told:
         """Return the first note of a kind, as soon as it is there."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: self.of(kind), TIMEOUT), self.notes
+            assert self._arrived.wait_for(lambda: self.of(kind), TIMEOUT), self.told
         return self.of(kind)[0]
 
 

@@ -73,7 +73,7 @@ def test_harmless_use_of_memory_is_not_told(name: str, kept: Kept) -> None:
     for seed in range(3):
         watch(kept, HARMLESS[name], kind=Kind.MEMORY, seconds=4000, limits=LIMITS, seed=seed)
 
-    assert kept.notes == []
+    assert kept.told == []
 
 
 LEAKS: dict[str, tuple[Shape, int]] = {
@@ -93,7 +93,7 @@ def test_a_leak_is_told_long_before_the_limit_and_once(name: str, kept: Kept) ->
     assert note.facts["limit"] == 1024 * MIB
     assert note.facts["value"] < 0.8 * 1024 * MIB
     assert note.facts["seconds"] > 0
-    assert len(kept.notes) <= seconds / resources.QUIET + 1
+    assert len(kept.told) <= seconds / resources.QUIET + 1
 
 
 def test_open_files_are_told_at_four_fifths_and_again_after_they_fell(kept: Kept) -> None:
@@ -122,7 +122,7 @@ def test_threads_that_pile_up_are_told(kept: Kept) -> None:
 def test_a_pool_that_fills_up_is_not_told(kept: Kept) -> None:
     watch(kept, lambda t, r: min(10 + t // 2, 60), kind=Kind.THREADS, seconds=3000, limits=LIMITS)
 
-    assert kept.notes == []
+    assert kept.told == []
 
 
 def test_this_process_is_seen_as_it_is() -> None:

@@ -101,12 +101,12 @@ def test_without_a_timeout_the_usual_time_of_the_method_counts(
 
     monkeypatch.setattr(cells, "in_flight", lambda: calls(96.0))
     looked.look(1.0)
-    assert kept.notes == []
+    assert kept.told == []
 
     monkeypatch.setattr(cells, "in_flight", lambda: calls(94.0))
     looked.look(2.0)
     looked.look(3.0)
-    assert [note.facts["seconds"] for note in kept.notes] == [6.0]
+    assert [note.facts["seconds"] for note in kept.told] == [6.0]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_accounts_that_pay_each_other_wait_for_each_other(
         account.lock.release()
     for thread in threads:
         thread.join()
-    assert [note.facts["lock"] for note in kept.notes] == ["mutual", "mutual"]
-    assert {note.stack[0] for note in kept.notes} == {"take"}
+    assert [note.facts["lock"] for note in kept.told] == ["mutual", "mutual"]
+    assert {note.stack[0] for note in kept.told} == {"take"}
 
 
 def test_threads_at_locks_that_somebody_else_releases_are_told_late(
@@ -215,7 +215,7 @@ def test_threads_at_locks_that_somebody_else_releases_are_told_late(
     threads = [threading.Thread(target=worker, args=(gate,)) for gate in (*gates, gates[0])]
 
     looked_at(kept, monkeypatch, threads)
-    early = list(kept.notes)
+    early = list(kept.told)
     monkeypatch.setattr(watchdog, "ALONE_LIMIT", 0.6)
     undo = watchdog.install(kept)
     late = kept.wait_for(Kind.HUNG)
@@ -263,7 +263,7 @@ def test_threads_that_wait_for_work_or_an_event_are_not_hung(
     lock.release()
     for thread in threads:
         thread.join()
-    assert kept.notes == []
+    assert kept.told == []
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -352,7 +352,7 @@ def test_an_idle_loop_is_neither_told_nor_woken(name: str, kept: Kept) -> None:
 
     for undo in undos:
         undo()
-    assert kept.notes == []
+    assert kept.told == []
     assert len(woken) <= 2  # it may have been at work when somebody looked, at the begin or the end
 
 
@@ -377,7 +377,7 @@ def test_a_busy_loop_that_answers_is_not_told(kept: Kept) -> None:
 
     _run(asyncio.new_event_loop, main)
 
-    assert kept.notes == []
+    assert kept.told == []
 
 
 def test_a_process_that_was_stopped_is_not_told(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What the tests of watching share: a reporter that remembers, and plain objects beside watched ones."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, TypeVar
 
 import pytest
@@ -10,52 +8,32 @@ import pytest
 from soulfra_monitor import cells
 from soulfra_monitor.events import Calls, Kind
 from soulfra_monitor.watching import DEFAULTS, Options, watch
+from tests.library.recorder import Recorder
+from tests.library.recorder import Told as Noted
 
 T = TypeVar("T")
 Prepare = Callable[[Any], Any]
 
 
-@dataclass
-class Told:
-    """A reporter that keeps what it is told."""
+class Told(Recorder):
+    """Keeps what it is told of a service ``svc``, whose errors nobody has handled."""
 
-    errors: list[tuple[Kind, BaseException]] = field(default_factory=list)
-    notes: list[tuple[Kind, str]] = field(default_factory=list)
-    facts: list[Mapping[str, Any]] = field(default_factory=list)
-    broken: list[tuple[str, BaseException]] = field(default_factory=list)
+    def keep(self, told: Noted) -> None:
+        assert told.service == "svc"
+        assert told.error is None or not told.handled
+        super().keep(told)
 
-    def raised(
-        self,
-        kind: Kind,
-        error: BaseException,
-        *,
-        service: str | None = None,
-        message: str | None = None,
-        handled: bool = True,
-        facts: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> None:
-        assert not handled
-        assert service == "svc"
-        self.errors.append((kind, error))
-        self.facts.append(facts or {})
+    @property
+    def errors(self) -> list[tuple[Kind, BaseException]]:
+        return [(one.kind, one.error) for one in self.told if one.error is not None]
 
-    def noted(
-        self,
-        kind: Kind,
-        message: str,
-        *,
-        service: str | None = None,
-        frame: FrameType | None = None,
-        facts: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> None:
-        assert service == "svc"
-        self.notes.append((kind, message))
-        self.facts.append(facts or {})
+    @property
+    def notes(self) -> list[tuple[Kind, str]]:
+        return [(one.kind, one.message) for one in self.told if one.error is None]
 
-    def broke(self, place: str, error: BaseException) -> None:
-        self.broken.append((place, error))
+    @property
+    def facts(self) -> list[Mapping[str, Any]]:
+        return [one.facts for one in self.told]
 
 
 @pytest.fixture
