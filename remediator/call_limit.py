@@ -1,6 +1,6 @@
 """How many calls for people go out in a while: a storm of errors must not make a storm of messages.
 
-In memory: after a start it begins anew.
+In memory; at a start it is made up for from the errors in the store (``escalation.recall_calls``).
 """
 
 from collections import deque

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from remediator.call_limit import WINDOW
 from remediator.notify import Notification
 from remediator.playbook import Playbook
 from remediator.runner import Tools, change_error, take_evidence
 from remediator.signals import Error, ErrorState, look_again
-from remediator.store import RunQuery
+from remediator.store import ErrorQuery, RunQuery
 from soulfra_monitor.problems import Problem, Severity
 
 WATCH = 15.0
@@ -15,6 +16,9 @@ WATCH = 15.0
 
 STRANGER_WATCH = 600.0
 """The same of a service that nobody has configured: only what comes in can change anything about it."""
+
+_SEEN_FOR = 86400.0  # seconds since an error was seen last; people may have been called for it lately
+_RECALLED = 10_000  # errors at most
 
 
 def watch_seconds(tools: Tools, target: str) -> float:
@@ -48,6 +52,19 @@ def escalate(tools: Tools, error: Error, playbook: Playbook | None, why: str, *,
     tools.metrics.escalations.labels("told" if told else "untold").inc()
     if told:
         change_error(tools.store, error.id, lambda old: replace(old, escalation_sent=True))
+
+
+def recall_calls(tools: Tools, now: float) -> None:
+    """Take the calls of the last life into account, as if they were made now in their order.
+
+    Those that were withheld are told in a summary, maybe once more: who could have told them is gone.
+    """
+    recent = tools.store.find_errors(ErrorQuery(since=now - _SEEN_FOR, limit=_RECALLED))
+    calls = [(error.escalated_at or 0.0, error) for error in recent if error.escalation_sent]
+    for at, error in sorted(calls, key=lambda call: call[0]):
+        if at > now - WINDOW:
+            critical = error.severity is Severity.CRITICAL
+            tools.call_limit.take(at, configured=error.target in tools.services, critical=critical)
 
 
 def tell_withheld(tools: Tools) -> None:

@@ -18,6 +18,7 @@ from remediator.actions import spawn
 from remediator.chores import Chores
 from remediator.config import Loaded, load, read_token
 from remediator.engine import Engine
+from remediator.escalation import recall_calls
 from remediator.feed import print_line
 from remediator.heartbeats import HeartbeatCollector
 from remediator.metrics import Metrics
@@ -89,6 +90,7 @@ def build(loaded: Loaded, data: Path, holders: dict[str, Holder]) -> tuple[Surro
         watchdog=Watchdog(section.watchdog, time.time()),
         withheld=spawn.secret_variables(section),
     )
+    recall_calls(tools, tools.clock())
     engine = Engine(
         tools,
         loaded.playbooks,

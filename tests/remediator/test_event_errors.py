@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from remediator.actions.stop import Ended
-from remediator.escalation import escalate
+from remediator.call_limit import WINDOW, CallLimit
+from remediator.escalation import escalate, recall_calls
 from remediator.signals import Error, ErrorState, Signal, Source, Status
 from soulfra_monitor.events import Event, Kind
 from soulfra_monitor.problems import Problem, Severity
@@ -127,6 +128,37 @@ def test_a_storm_of_unknown_services_calls_three_times_and_then_once_for_all(wor
     assert world.notifier.told[4:] == [world.notifier.told[-1]]
     assert "37 more errors" in world.notifier.told[-1].text
     assert world.count("soulfra_escalations_total", result="summarised") == 37
+
+
+def test_a_restart_in_a_storm_makes_no_room_for_more_calls(world: Any, until: Any) -> None:
+    def storm(numbers: range) -> None:
+        world.engine.accept([event(world, f"ghost-{n}", severity=Severity.CRITICAL) for n in numbers])
+        until(lambda: all(error.escalation_sent for error in world.errors()), within=30)
+
+    storm(range(40))
+    world.engine.stop()
+    world.begin(start=True)
+    storm(range(40, 60))
+    assert len(world.notifier.told) == 3
+
+    world.pass_time(31)
+    world.chores.tell_withheld()
+
+    assert len(world.notifier.told) == 4
+    assert "57 more errors" in world.notifier.told[-1].text  # those of the last life were told by nobody
+
+
+def test_a_restart_after_the_storm_leaves_all_calls_free(world: Any, until: Any) -> None:
+    world.engine.accept([event(world, f"ghost-{n}", severity=Severity.CRITICAL) for n in range(10)])
+    until(lambda: all(error.escalation_sent for error in world.errors()), within=30)
+    world.engine.stop()
+
+    again = CallLimit()
+    world.tools.call_limit = again
+    recall_calls(world.tools, world.now() + WINDOW + 1)
+
+    assert again.take(world.now() + WINDOW + 1, configured=False, critical=True)
+    assert again.withheld(world.now() + WINDOW + 100) == 0
 
 
 def test_errors_of_unknown_services_are_bounded_in_number_all_together(
