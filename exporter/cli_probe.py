@@ -74,7 +74,7 @@ def _read(file: Path) -> "WatchConfig":
 
 
 def _of_service(config: "WatchConfig", name: str, only: str | None) -> "dict[str, tuple[ProbeBase, float]]":
-    from exporter.scheduler import settings_of  # noqa: PLC0415 - as above
+    from exporter.plans import settings_of  # noqa: PLC0415 - as above
 
     service = config.services.get(name)
     if service is None:

@@ -27,9 +27,10 @@ from exporter.limits import concurrency_for
 from exporter.looking import Look, look, told
 from exporter.negotiation import negotiate
 from exporter.observation import Reason, shorten
+from exporter.plans import settings_of
 from exporter.probes import probe_function
 from exporter.probes.context import Context, Tools
-from exporter.scheduler import Scheduler, settings_of
+from exporter.scheduler import Scheduler
 from soulfra_monitor.redaction import MASK, redact, redact_value
 
 if TYPE_CHECKING:

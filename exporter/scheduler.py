@@ -15,22 +15,19 @@ from time import monotonic, time
 from typing import Any
 from zlib import crc32
 
-from exporter.config import ExporterSection, Integration, Service, WatchConfig
+from exporter.config import ExporterSection, Service, WatchConfig
 from exporter.counters import Counters
-from exporter.gate import OPEN, Gate
-from exporter.kinds import ProbeBase
 from exporter.limits import concurrency_for
 from exporter.observation import Observation, Outcome, ProcessFacts, ProcessStatus, Reason
+from exporter.plans import LONGEST_TICK, Key, Plan, edge_key, phase_of, plans_of, tick_of
 from exporter.probes import ProbeFunction, probe_function
 from exporter.probes.context import Context, Tools
 from exporter.probes.ending import ProcessEnd
 from exporter.probes.patience import beside
 from exporter.probes.resolver import Resolver
 from exporter.slots import Slots
-from exporter.state import ProbeState, ServiceState, Settings, Transition, WorldState
+from exporter.state import ProbeState, ServiceState, Transition, WorldState
 
-BATCH = 4
-LONGEST_TICK = 0.02  # seconds
 FIRST_APART = 0.002  # seconds between the first runs of new probes
 JOIN_WITHIN = 0.25  # seconds; a check asked for joins a run that began no longer ago
 RUNS_OF_ONE = 4  # at once of one probe, however often somebody asks; whoever hangs is asked no more
@@ -43,18 +40,6 @@ PEERS = 20
 log = logging.getLogger(__name__)
 
 _TIMED_OUT = (Reason.TIMEOUT, Reason.CONNECT_TIMEOUT, Reason.DNS)
-
-Key = tuple[str, str, str]  # "service", target, probe or "edge", source, destination
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to be run: a probe with its rhythm. Equal plans keep their state over a reload."""
-
-    config: ProbeBase
-    settings: Settings
-    stopped_fails: bool
-    gate: Gate = OPEN
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -82,63 +67,14 @@ class Entry:
         return self.state.last is not None and not self.state.last.healthy
 
 
-def settings_of(probe: ProbeBase, section: ExporterSection) -> Settings:
-    """Return the rhythm of *probe*, what it leaves out taken from the exporter's section."""
-    return Settings(
-        interval=probe.interval or section.interval,
-        interval_on_failure=probe.interval_on_failure or section.interval_on_failure,
-        timeout=probe.timeout or section.timeout,
-        confirm=probe.confirm or section.confirm,
-    )
-
-
-def plans_of(config: WatchConfig) -> Iterator[tuple[Key, Plan]]:
-    """Return everything that is to be run under *config*."""
-    section = config.exporter
-    for target, service in config.services.items():
-        for name, probe in service.all_probes():
-            # Beside network probes a stopped process is told by their timeouts.
-            plan = Plan(
-                config=probe,
-                settings=settings_of(probe, section),
-                stopped_fails=not service.probes,
-                gate=service.gate,
-            )
-            yield ("service", target, name), plan
-    for edge in config.integrations:
-        yield (
-            _edge_key(edge),
-            Plan(config=edge.probe, settings=settings_of(edge.probe, section), stopped_fails=False),
-        )
-
-
 def load_probes(config: WatchConfig) -> None:
     """Import what *config* needs, so that ``apply`` finds it. Raises what an import raises."""
     for kind in {plan.config.kind for _, plan in plans_of(config)}:
         probe_function(kind)
 
 
-def _tick(intervals: Iterable[float]) -> float:
-    """Return the seconds in which about BATCH probes start: started together they cost a third less.
-
-    The last of a batch waits for the others' part of the work, some 0.1 ms each; so it is kept small.
-    """
-    rate = sum(1 / interval for interval in intervals)
-    return min(LONGEST_TICK, BATCH / rate) if rate else LONGEST_TICK
-
-
-def _phase(key: Key, interval: float, tick: float) -> float:
-    """Return when in its interval a probe starts: by the hash of its name, on a tick."""
-    wanted = crc32(" ".join(key).encode()) / 2**32 * interval
-    return wanted - wanted % tick
-
-
 def _is_same(plan: Plan | None, before: Plan) -> bool:
     return plan is before or plan == before
-
-
-def _edge_key(edge: Integration) -> Key:
-    return "edge", edge.from_, edge.to
 
 
 class Scheduler:
@@ -194,7 +130,7 @@ class Scheduler:
         plans = dict(self._plans(config))
         gone = [key for key, entry in self._entries.items() if not _is_same(plans.get(key), entry.plan)]
         kept = self._entries.keys() - gone
-        tick = _tick(plan.settings.interval for plan in plans.values())
+        tick = tick_of(plan.settings.interval for plan in plans.values())
         fresh = [self._made(key, plan, tick) for key, plan in plans.items() if key not in kept]
         # From here on nothing can fail.
         self._tick = tick
@@ -309,7 +245,7 @@ class Scheduler:
                 gate=plan.gate,
                 stopped_fails=plan.stopped_fails,
             ),
-            phase=_phase(key, plan.settings.interval, tick),
+            phase=phase_of(key, plan.settings.interval, tick),
         )
 
     def _state_for(self, key: Key, plan: Plan) -> ProbeState:
@@ -332,7 +268,7 @@ class Scheduler:
                 else self._service(name, service, old.get(name), now)
                 for name, service in config.services.items()
             },
-            {(edge.from_, edge.to): self._entries[_edge_key(edge)].state for edge in config.integrations},
+            {(edge.from_, edge.to): self._entries[edge_key(edge)].state for edge in config.integrations},
         )
         self._ring = sorted(
             (crc32(name.encode()), name) for name, service in self.world.services.items() if service.probes

@@ -11,21 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from remediator import alertmanager
+from remediator.alerts import signal_of_alert
 from remediator.complaints import Complaints
 from remediator.engine import Engine
 from remediator.escalation import tell_withheld
 from remediator.notify import Notification
 from remediator.runner import Tools
-from remediator.signals import (
-    Error,
-    ErrorState,
-    Signal,
-    Source,
-    Status,
-    is_event,
-    resolved_unheard,
-    signal_of_alert,
-)
+from remediator.signals import Error, ErrorState, Signal, Source, Status, is_event, resolved_unheard
 from remediator.store import ErrorQuery, HealthMinute
 from remediator.verify import ExporterUnreachable
 from remediator.watchdog import Change

@@ -8,13 +8,11 @@ where a target with too many errors is spared another.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from soulfra_monitor.events import Kind
 from soulfra_monitor.problems import Problem, Severity
-from soulfra_monitor.redaction import redact_value
 
 RECHECK_FOR = 900.0
 """Seconds after its end in which an error still takes late signals: Alertmanager re-sends for 15 minutes."""
@@ -50,13 +48,6 @@ OTHER_TARGET = "(other)"
 _EVENT = re.compile(r"v[0-9]+\.")
 
 MESSAGE_LIMIT = 500
-LABEL_LIMIT = 64
-TEXT_LIMIT = 4096
-
-_DECIDING = frozenset(
-    {"alertname", "target", "instance", "problem", "severity", "impact", "origin", "summary", "description"}
-)
-"""The labels and annotations that a signal is made from."""
 
 
 class Source(StrEnum):
@@ -242,10 +233,6 @@ class Admission:
     new: bool = False
     relapse: bool = False  # it opened an error again that had recovered
     decision: Decision | None = None  # None: the engine decides when it looks at the error
-
-
-class SignalError(ValueError):
-    """A notification that is not Alertmanager's webhook format; nothing of it was taken."""
 
 
 def is_event(fingerprint: str) -> bool:
@@ -445,44 +432,6 @@ def _decision(signal: Signal, error: Error | None, reason: Reason, detail: str) 
     )
 
 
-def parse_webhook(payload: Any, now: float) -> list[Signal]:
-    """Read an Alertmanager webhook (version 4). Unknown fields are ignored.
-
-    Raises SignalError when the payload as a whole is not that format. A single alert that cannot be
-    read becomes a signal of problem ``other`` rather than a reason to refuse its neighbours.
-    """
-    if not isinstance(payload, dict):
-        raise SignalError("the body must be a JSON object as Alertmanager's webhook sends it")
-    alerts = payload.get("alerts")
-    if not isinstance(alerts, list):
-        raise SignalError("the body has no list 'alerts'; a custom webhook payload is not supported")
-    for index, alert in enumerate(alerts):
-        if not isinstance(alert, dict) or not isinstance(alert.get("labels"), dict):
-            raise SignalError(f"alerts[{index}] has no 'labels'")
-    return [signal_of_alert(alert, now, Source.ALERTMANAGER) for alert in alerts]
-
-
-def signal_of_alert(alert: Mapping[str, Any], now: float, source: Source) -> Signal:
-    """Read one alert of a webhook or of Alertmanager's API; each alert has its own status."""
-    given = _texts(alert.get("labels"))
-    labels = redact_value(given)
-    annotations = redact_value(_texts(alert.get("annotations")))
-    message = annotations.get("description") or annotations.get("summary") or labels.get("alertname", "alert")
-    return Signal(
-        source=source,
-        fingerprint=_text(alert.get("fingerprint") or fingerprint_of(given)),
-        status=Status.RESOLVED if alert.get("status") == Status.RESOLVED else Status.FIRING,
-        target=labels.get("target") or labels.get("instance") or "unknown",
-        problem=Problem.of(labels.get("problem")),
-        severity=Severity.of_alert(labels.get("severity"), labels.get("impact")),
-        message=message[:MESSAGE_LIMIT],
-        received_at=now,
-        starts_at=_timestamp(alert.get("startsAt")),
-        labels=labels,
-        annotations=annotations,
-    )
-
-
 def resolved_unheard(error: Error, fingerprint: str, now: float, source: Source = Source.RECONCILE) -> Signal:
     """Stand in for the end of an alert or of events of *error* that nobody told."""
     return Signal(
@@ -498,33 +447,3 @@ def resolved_unheard(error: Error, fingerprint: str, now: float, source: Source 
         labels=error.labels,
         annotations=error.annotations,
     )
-
-
-def fingerprint_of(labels: Mapping[str, str]) -> str:
-    """Name a label set; stands in where the sender gives no fingerprint of its own."""
-    import hashlib  # noqa: PLC0415 - rarely needed
-
-    text = "\x00".join(f"{key}\x01{labels[key]}" for key in sorted(labels))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    # What decides comes first: the limit on their number must not cut it off.
-    items = sorted(value.items(), key=lambda item: item[0] not in _DECIDING)
-    return {_text(key): _text(item) for key, item in items[:LABEL_LIMIT]}
-
-
-def _text(value: object) -> str:
-    # JSON may carry half a surrogate pair, which no store can write: it would come back for ever.
-    return str(value)[:TEXT_LIMIT].encode("utf-8", "replace").decode("utf-8")
-
-
-def _timestamp(value: object) -> float | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value).timestamp()
-    except (ValueError, OverflowError):
-        return None

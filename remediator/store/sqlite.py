@@ -35,6 +35,7 @@ from remediator.store.rows import (
 )
 from remediator.store.sqlite_database import Database, OnQuarantine
 from remediator.store.sqlite_intake import LATEST_ERROR, advance, keep_decision, take_all, take_once
+from remediator.store.sqlite_leases import holds, lease_of, supersede, write_lease
 from remediator.store.sqlite_prune import forget_senders, prune
 from soulfra_monitor.problems import Problem
 
@@ -175,20 +176,20 @@ class SqliteStore:
 
     def begin_run(self, run: Run, error: Error | None) -> bool:
         with self._db.write() as connection:
-            lease = _lease(connection, run.target)
+            lease = lease_of(connection, run.target)
             if lease is not None and lease[1] >= run.started_at:
                 return False
             if error is not None and not _update_error(connection, error):
                 return False
             if lease is not None:
-                _supersede(connection, run, error)
+                supersede(connection, run, error)
             _insert(connection, RUNS, "runs", run)
-            _write_lease(connection, run)
+            write_lease(connection, run)
             return True
 
     def renew(self, run: Run, lease_until: float) -> bool:
         with self._db.write() as connection:
-            if not _holds(connection, run):
+            if not holds(connection, run):
                 return False
             connection.execute(
                 "UPDATE leases SET lease_until = ? WHERE target = ?", (lease_until, run.target)
@@ -198,7 +199,7 @@ class SqliteStore:
 
     def save_run(self, run: Run) -> bool:
         with self._db.write() as connection:
-            if not _holds(connection, run):
+            if not holds(connection, run):
                 return False
             _write_progress(connection, run)
             return True
@@ -207,7 +208,7 @@ class SqliteStore:
         if run.outcome is None or run.ended_at is None:
             raise ValueError(f"run {run.id} has no outcome or no end")
         with self._db.write() as connection:
-            if not _holds(connection, run):
+            if not holds(connection, run):
                 return False
             if error is not None and not _update_error(connection, error):
                 return False
@@ -254,13 +255,13 @@ class SqliteStore:
         adopted = replace(run, token=token, boot=boot, lease_until=lease_until, owner=owner)
         with self._db.write() as connection:
             # A renewed lease has another end: its owner is alive after all.
-            if not _holds(connection, run) or _lease(connection, run.target) != (run.token, run.lease_until):
+            if not holds(connection, run) or lease_of(connection, run.target) != (run.token, run.lease_until):
                 return None
             connection.execute(
                 "UPDATE runs SET token = ?, boot = ?, lease_until = ?, owner = ? WHERE id = ?",
                 (token, boot, lease_until, owner, run.id),
             )
-            _write_lease(connection, adopted)
+            write_lease(connection, adopted)
         return adopted
 
     def starts(self, since: float) -> list[Start]:
@@ -450,47 +451,6 @@ def _update_error(connection: sqlite3.Connection, error: Error) -> bool:
     row = ERRORS.write(replace(error, version=error.version + 1))
     written = connection.execute(_UPDATE_ERROR, [*row, error.id, error.version, error.open])
     return written.rowcount == 1
-
-
-def _lease(connection: sqlite3.Connection, target: str) -> tuple[str, float] | None:
-    """Return the token that has the target's lease, and when it is over."""
-    found: tuple[str, float] | None = connection.execute(
-        "SELECT token, lease_until FROM leases WHERE target = ?", (target,)
-    ).fetchone()
-    return found
-
-
-def _holds(connection: sqlite3.Connection, run: Run) -> bool:
-    return (
-        connection.execute(
-            "SELECT 1 FROM leases WHERE target = ? AND token = ? AND run_id = ?",
-            (run.target, run.token, run.id),
-        ).fetchone()
-        is not None
-    )
-
-
-def _write_lease(connection: sqlite3.Connection, run: Run) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO leases (target, token, run_id, lease_until) VALUES (?, ?, ?, ?)",
-        (run.target, run.token, run.id, run.lease_until),
-    )
-
-
-def _supersede(connection: sqlite3.Connection, run: Run, error: Error | None) -> None:
-    """End what ran on the target under a lease that is over, and have its error looked at.
-
-    The error that *run* is for is in the hands of the caller already.
-    """
-    connection.execute(
-        "UPDATE errors SET check_at = ?, version = version + 1 WHERE open = 1 AND check_at IS NULL "
-        "AND id IS NOT ? AND id IN (SELECT error_id FROM runs WHERE target = ? AND outcome IS NULL)",
-        (run.started_at, error.id if error else None, run.target),
-    )
-    connection.execute(
-        "UPDATE runs SET outcome = ?, ended_at = ?, detail = ? WHERE target = ? AND outcome IS NULL",
-        (Outcome.INTERRUPTED, run.started_at, f"its lease was over when {run.id} began", run.target),
-    )
 
 
 def _write_progress(connection: sqlite3.Connection, run: Run) -> None:

@@ -7,7 +7,8 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from remediator.alertmanager import ESCALATION
-from remediator.signals import Signal, SignalError, Status, parse_webhook
+from remediator.alerts import SignalError, parse_webhook
+from remediator.signals import Signal, Status
 from remediator.web.context import gate, json_body, surroundings
 
 blueprint = Blueprint("alerts", __name__)

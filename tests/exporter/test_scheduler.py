@@ -14,7 +14,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import limits
+from exporter import limits, plans
 from exporter import scheduler as scheduling
 from exporter.config import WatchConfig
 from exporter.counters import Counters, Histogram
@@ -379,8 +379,8 @@ def _attempts(stage: Stage) -> int:
 
 
 def test_probes_start_in_small_batches_spread_over_the_interval() -> None:
-    tick = scheduling._tick([5.0] * 1000)
-    phases = [scheduling._phase(("service", f"t-{number}", "http"), 5.0, tick) for number in range(1000)]
+    tick = plans.tick_of([5.0] * 1000)
+    phases = [plans.phase_of(("service", f"t-{number}", "http"), 5.0, tick) for number in range(1000)]
 
     batches = Counter(phases)
     assert tick == pytest.approx(0.02)
@@ -390,9 +390,9 @@ def test_probes_start_in_small_batches_spread_over_the_interval() -> None:
 
 
 def test_more_probes_start_on_finer_ticks_and_few_ones_on_the_longest() -> None:
-    assert scheduling._tick([5.0] * 5000) == pytest.approx(0.004)
-    assert scheduling._tick([5.0]) == scheduling.LONGEST_TICK
-    assert scheduling._tick([]) == scheduling.LONGEST_TICK
+    assert plans.tick_of([5.0] * 5000) == pytest.approx(0.004)
+    assert plans.tick_of([5.0]) == plans.LONGEST_TICK
+    assert plans.tick_of([]) == plans.LONGEST_TICK
 
 
 def _returns_nothing() -> Any:

@@ -19,10 +19,11 @@ from remediator.alertmanager import (
     post_alerts,
     silence_for,
 )
+from remediator.alerts import signal_of_alert
 from remediator.calls import CallError, call
 from remediator.config import Channel
 from remediator.notify import Notification, Notifier
-from remediator.signals import Source, Status, signal_of_alert
+from remediator.signals import Source, Status
 from soulfra_monitor.problems import Problem, Severity
 
 LABELS = {

@@ -8,30 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remediator.alerts import LABEL_LIMIT, TEXT_LIMIT, SignalError, parse_webhook, signal_of_alert
 from remediator.signals import (
-    LABEL_LIMIT,
     MESSAGE_LIMIT,
     OTHERS,
     RECHECK_FOR,
     SUBJECTS_LIMIT,
-    TEXT_LIMIT,
     Admission,
     Error,
     ErrorState,
     Reason,
     Signal,
-    SignalError,
     Source,
     Status,
     Verdict,
     admit,
     is_event,
     open_again,
-    parse_webhook,
     placed,
     probed_apart,
     reopen,
-    signal_of_alert,
 )
 from soulfra_monitor.problems import Problem, Severity
 
