@@ -256,7 +256,8 @@ def _duration_of_ms(text: str) -> str:
 class WatchConfig(BaseModel):
     """What is watched and how. Sections of other parts are left alone here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # Deferred as in Strict.
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     exporter: ExporterSection = ExporterSection()
     services: Mapping[Name, Service] = {}

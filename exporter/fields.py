@@ -203,4 +203,6 @@ Scalar = str | int | float | bool | None
 class Strict(BaseModel):
     """Base of all models: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    # Deferred: only the outermost models of a file ever validate by themselves; the others would each keep
+    # a validator that nobody asks.
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
