@@ -124,7 +124,7 @@ function programName() {
 }
 
 // ------------------------------------------------------------------------------------------------- redaction
-// The rules of soulfra_monitor/redaction.py, secret_keys.py and secret_shapes.py; tests/clients holds them together.
+// The rules of soulfra_monitor/redaction/; tests/clients holds them together.
 // Every pattern is bounded or starts once per run of its characters: the time grows with the length and no faster.
 
 const MASK = '***';

@@ -32,8 +32,14 @@ from soulfra_monitor.redaction import (
     redact_event,
     redact_value,
 )
-from soulfra_monitor.secret_keys import SECRET_PAIRS, SECRET_WORDS, WEAK_WORDS, is_secret_key, may_have_keys
-from soulfra_monitor.secret_shapes import EMAIL, HOME, SHAPES, Shape
+from soulfra_monitor.redaction.keys import (
+    SECRET_PAIRS,
+    SECRET_WORDS,
+    WEAK_WORDS,
+    is_secret_key,
+    may_have_keys,
+)
+from soulfra_monitor.redaction.shapes import EMAIL, HOME, SHAPES, Shape
 
 LETTERS = string.ascii_letters + string.digits
 HEX = string.digits + "abcdef"
@@ -714,7 +720,7 @@ def test_a_failure_of_our_own_hides_the_text_and_is_counted(monkeypatch: pytest.
         raise RuntimeError
 
     assert redact_value({"a": _Hostile(), "b": 1}) == {"a": FAILED, "b": 1}
-    monkeypatch.setattr("soulfra_monitor.redaction._redacted", fail)
+    monkeypatch.setattr("soulfra_monitor.redaction.texts._redacted", fail)
     assert redact("x") == FAILED
     assert FAILURES["RuntimeError"] == before + 2
 

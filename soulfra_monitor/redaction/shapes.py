@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from soulfra_monitor.redaction.patterns import Pattern
+
 MASK = "***"
 
 TOKEN_LENGTH = 15
@@ -23,12 +25,12 @@ class Shape:
 
     name: str
     hints: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: Pattern
     replacement: Replace = MASK
 
 
 def _shape(name: str, hints: str, pattern: str, replacement: Replace = MASK) -> Shape:
-    return Shape(name, tuple(hints.split()), re.compile(pattern), replacement)
+    return Shape(name, tuple(hints.split()), Pattern(pattern), replacement)
 
 
 def _token(hints: str, prefix: str, rest: str) -> Shape:
@@ -41,7 +43,7 @@ def _luhn(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(two - 9 if two > 9 else two for two in doubled)) % 10 == 0  # noqa: PLR2004
 
 
-_CARD = re.compile(
+_CARD = Pattern(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
     r"|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
 )
@@ -63,11 +65,12 @@ def _mask_iban(found: re.Match[str]) -> str:
     return MASK if number % 97 == 1 else found[0]
 
 
-_SCHEME = re.compile(r"[A-Za-z0-9+.-]{0,31}[A-Za-z]")
+_SCHEME = Pattern(r"[A-Za-z0-9+.-]{0,31}[A-Za-z]")
 _WEB = frozenset({"http", "https", "ws", "wss"})
-_USER = re.compile(r"[\w.-]{1,64}(?://)?(?![\w:/.])")
+_USER = Pattern(r"[\w.-]{1,64}(?://)?(?![\w:/.])")
 """Both for the text before a match, read from its end: so the engine begins at one place only."""
-_BEFORE_AUTH = re.compile(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
+
+_BEFORE_AUTH = Pattern(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
 
 
 def _before(found: re.Match[str], length: int) -> str:
@@ -285,3 +288,11 @@ HOME = _shape(
     r"(/home/|/Users/|[A-Za-z]:\\{1,2}Users\\{1,2})[^/\\\s\"'<>:]{1,64}",
     rf"\1{MASK}",
 )
+
+
+def apply(shapes: tuple[Shape, ...], text: str, lowered: str) -> str:
+    """Mask what has one of *shapes*; *lowered* are the words of *text*."""
+    for shape in shapes:
+        if not shape.hints or any([hint in lowered for hint in shape.hints]):  # noqa: C419 - faster than a generator
+            text = shape.pattern.sub(shape.replacement, text)
+    return text

@@ -1,8 +1,9 @@
 """Which keys have a secret for a value."""
 
-import re
 from functools import lru_cache
 from itertools import pairwise
+
+from soulfra_monitor.redaction.patterns import Pattern
 
 KEY_LENGTH = 128
 
@@ -74,8 +75,8 @@ VALUE_KEYS = frozenset(
 )
 """And what the value stands under."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_STEM = re.compile(
+_WORD = Pattern(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_STEM = Pattern(
     r"passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)"
     r"|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens"
     r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie"
@@ -89,7 +90,7 @@ _HINTS = (
     "redis-cli", "login", "identified", "cvv", "cvc", "mongo", "sqlcmd", "ldap", "plink",
     "recovery", "cqlsh", "mosquitto", "zip", "failing row", "7z",
 )  # fmt: skip
-_SHORT_HINT = re.compile(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
+_SHORT_HINT = Pattern(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
 
 
 def may_have_keys(text: str, lowered: str) -> bool:

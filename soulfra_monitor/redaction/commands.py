@@ -1,0 +1,80 @@
+"""Masks passwords that programs take by short options, which mean something else to other programs."""
+
+import re
+
+from soulfra_monitor.redaction.patterns import Edit, Pattern, edited
+from soulfra_monitor.redaction.shapes import MASK
+
+_COMMAND = Pattern(
+    r"(?P<end>[\n|])"
+    r"|(?<![\w.-])(?:(?P<tool>docker|podman|helm|az|oc|skopeo|buildah)"
+    r"|(?P<command>login|mysql\w{0,10}|mariadb\w{0,10}"
+    r"|sshpass|redis-cli|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))"
+    r"(?![\w.])"
+    r"|(?<=[\s\"'])-(?P<option>pw(?=[\s\"'\\])|[pPaw])"
+    r"(?P<apart>[ \t]{1,64}+(?!-)|\\{0,16}[\"'],\s{0,64}+[bu]?(?=\\{0,16}[\"'](?!-)))?"
+    r"(?:\\{0,16}(?P<quote>[\"']))?(?!\*\*\*)"
+)
+"""The parts of command lines, and of lists of arguments, that say whether a value is a password."""
+
+_COMMANDS = (
+    "mysql", "mariadb", "sshpass", "redis-cli", "login", "mongo", "sqlcmd", "bcp ", "ldap", "plink", "pscp",
+    "cqlsh", "mosquitto", "zip", "7z",
+)  # fmt: skip
+
+_GLUED = frozenset({"mysql", "mariadb", "7z"})
+"""Their password follows the option at once; what stands apart from it is something else."""
+
+_PASSWORD_OPTIONS = {
+    "mysql": "p",
+    "mariadb": "p",
+    "sshpass": "p",
+    "redis-cli": "a",
+    "mongo": "p",
+    "sqlcmd": "P",
+    "bcp": "P",
+    "ldap": "w",
+    "plink": "pw",
+    "pscp": "pw",
+    "cqlsh": "p",
+    "mosquitto": "P",
+    "zip": "P",
+    "unzip": "P",
+    "7z": "p",
+    "login": "p",
+}
+_QUOTED = {
+    '"': Pattern(r"(?:[^\"\\\n]|\\(?![\"\\]))++"),
+    "'": Pattern(r"(?:[^'\\\n]|\\(?!['\\]))++"),
+}
+_ARGUMENT = Pattern(r"(?:[^\s\"'\\]|\\(?![\"'\\])){1,512}")
+
+
+def redact_commands(text: str, lowered: str) -> str:
+    if not any([hint in lowered for hint in _COMMANDS]):  # noqa: C419 - a list is faster
+        return text
+    option = command = ""
+    has_tool = False
+
+    def look(found: re.Match[str]) -> Edit | None:
+        nonlocal option, command, has_tool
+        if found["end"]:
+            option, has_tool = "", False
+        elif found["tool"]:
+            has_tool = True
+        elif found["command"]:
+            if found["command"] != "login" or has_tool:
+                command = _family(found["command"])
+                option = _PASSWORD_OPTIONS[command]
+        elif option and found["option"] == option and (not found["apart"] or command not in _GLUED):
+            value = (_QUOTED[found["quote"]] if found["quote"] else _ARGUMENT).match(text, found.end())
+            return None if value is None else (value.start(), value.end(), MASK)
+        return None
+
+    return edited(text, _COMMAND, look)
+
+
+def _family(command: str) -> str:
+    if command in _PASSWORD_OPTIONS:
+        return command
+    return next(name for name in _PASSWORD_OPTIONS if command.startswith(name))
