@@ -3,8 +3,9 @@
 import re
 
 from soulfra_monitor.redaction.extents import PLAIN_VALUES, QUOTED_VALUE, value_at
-from soulfra_monitor.redaction.keys import NAME_KEYS, VALUE_KEYS, is_secret_key, is_weak_key
+from soulfra_monitor.redaction.keys import NAME_KEYS, VALUE_KEYS, is_secret_key, is_weak_key, words_of
 from soulfra_monitor.redaction.patterns import Edit, Pattern, replaced
+from soulfra_monitor.redaction.randomness import looks_like_a_password, looks_like_a_token
 from soulfra_monitor.redaction.shapes import MASK
 
 _BLANKS = r"(?:\s|\\{1,16}[nrt]){0,64}+"
@@ -59,7 +60,9 @@ def redact_options(text: str) -> str:
 
 
 def _mask_option(found: re.Match[str]) -> str:
-    if not is_secret_key(found["key"]) or found["value"].lower() in PLAIN_VALUES:
+    key, value = found["key"], found["value"]
+    is_secret = is_secret_key(key) or (_is_pass(key) and looks_like_a_password(value))
+    if not is_secret or value.lower() in PLAIN_VALUES:
         return found[0]
     return found[0].removesuffix(found["value"]) + MASK
 
@@ -107,10 +110,16 @@ def value_of(text: str, found: re.Match[str]) -> tuple[str, int] | None:
         return None
     if is_secret:
         return None if told.get("paired") and not _is_pair(text, found) else value_at(text, start, key)
-    if told.get("quoted") or told.get("plain") == "=":
-        value = value_at(text, start, key)
-        return value if value is not None and _may_be_secret(text[start : value[1]]) else None
-    return None
+    value = value_at(text, start, key)
+    if value is None:
+        return None
+    bare, plain = text[start : value[1]].strip("\\\"'`"), told.get("plain") or ""
+    if told.get("quoted") or plain == "=":
+        is_secret = _may_be_secret(bare)
+    else:
+        is_sign = key != "PASS" and (":" in plain or plain[:1].isspace())
+        is_secret = is_sign and (looks_like_a_password if _is_pass(key) else looks_like_a_token)(bare)
+    return value if is_secret else None
 
 
 def _is_secret_otherwise(before: str, key: str, told: dict[str, str | None]) -> bool:
@@ -128,6 +137,9 @@ def _is_pair(text: str, found: re.Match[str]) -> bool:
     return opened is not None and (value is None or text[value.end() : value.end() + 1] != ":")
 
 
+def _is_pass(key: str) -> bool:
+    return words_of(key)[-1:] == ["pass"]
+
+
 def _may_be_secret(value: str) -> bool:
-    bare = value.strip("\\\"'`")
-    return len(bare) >= _WEAK_LENGTH and bare.lower() not in _NO_SECRETS
+    return len(value) >= _WEAK_LENGTH and value.lower() not in _NO_SECRETS

@@ -3,15 +3,17 @@
 import re
 
 from soulfra_monitor.redaction.patterns import Edit, Pattern, edited
+from soulfra_monitor.redaction.randomness import looks_like_a_password
 from soulfra_monitor.redaction.shapes import MASK
 
 _COMMAND = Pattern(
     r"(?P<end>[\n|])"
     r"|(?<![\w.-])(?:(?P<tool>docker|podman|helm|az|oc|skopeo|buildah)"
     r"|(?P<command>login|mysql\w{0,10}|mariadb\w{0,10}"
-    r"|sshpass|redis-cli|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))"
+    r"|sshpass|redis-cli|psql|pg_\w{4,12}|ipmitool|(?:un)?rar|openssl"
+    r"|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))"
     r"(?![\w.])"
-    r"|(?<=[\s\"'])-(?P<option>pw(?=[\s\"'\\])|[pPaw])"
+    r"|(?<=[\s\"'])-(?P<option>pw(?=[\s\"'\\])|hp|[pPawWk])"
     r"(?P<apart>[ \t]{1,64}+(?!-)|\\{0,16}[\"'],\s{0,64}+[bu]?(?=\\{0,16}[\"'](?!-)))?"
     r"(?:\\{0,16}(?P<quote>[\"']))?(?!\*\*\*)"
 )
@@ -19,10 +21,15 @@ _COMMAND = Pattern(
 
 _COMMANDS = (
     "mysql", "mariadb", "sshpass", "redis-cli", "login", "mongo", "sqlcmd", "bcp ", "ldap", "plink", "pscp",
-    "cqlsh", "mosquitto", "zip", "7z",
+    "cqlsh", "mosquitto", "zip", "7z", "psql", "pg_", "ipmitool", "rar ", "openssl",
 )  # fmt: skip
 
-_GLUED = frozenset({"mysql", "mariadb", "7z"})
+_OTHER_OPTIONS = {"rar": "hp"}
+
+_DOUBTFUL = frozenset({"psql", "pg_", "openssl"})
+"""Their option takes no password, or takes one not everywhere: it is known by what it looks like."""
+
+_GLUED = frozenset({"mysql", "mariadb", "7z", "rar", "unrar"})
 """Their password follows the option at once; what stands apart from it is something else."""
 
 _PASSWORD_OPTIONS = {
@@ -41,6 +48,12 @@ _PASSWORD_OPTIONS = {
     "zip": "P",
     "unzip": "P",
     "7z": "p",
+    "psql": "W",
+    "pg_": "W",
+    "ipmitool": "P",
+    "rar": "p",
+    "unrar": "p",
+    "openssl": "k",
     "login": "p",
 }
 _QUOTED = {
@@ -66,9 +79,15 @@ def redact_commands(text: str, lowered: str) -> str:
             if found["command"] != "login" or has_tool:
                 command = _family(found["command"])
                 option = _PASSWORD_OPTIONS[command]
-        elif option and found["option"] == option and (not found["apart"] or command not in _GLUED):
+        elif (
+            option
+            and found["option"] in (option, _OTHER_OPTIONS.get(command, option))
+            and (not found["apart"] or command not in _GLUED)
+        ):
             value = (_QUOTED[found["quote"]] if found["quote"] else _ARGUMENT).match(text, found.end())
-            return None if value is None else (value.start(), value.end(), MASK)
+            if value is None or (command in _DOUBTFUL and not looks_like_a_password(value[0])):
+                return None
+            return value.start(), value.end(), MASK
         return None
 
     return edited(text, _COMMAND, look)

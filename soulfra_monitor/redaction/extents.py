@@ -21,8 +21,11 @@ QUOTED_VALUE = Pattern(
 _ESCAPED_QUOTE = Pattern(r"\\{1,16}[\"']")
 _BARE_VALUE = Pattern(
     r"(?:[^\s,;&\"'<>(){}\[\]\\]++|[,;&](?![\s\"'&;,]|[\w.-]{1,64}+[=:]|$)"
-    r"|[\"'<>\])}\\](?=\w))+"
+    r"|[\"'<>\])}\\](?=\w)(?!(?<=\\)n[-+|\u2500-\u257f]{2}))+"
 )
+_RULE = Pattern(r"(?:[-+|:─═┼┤├╪╡╞│╫╢╟┴┬]|\\{1,16}[nr]){3,}+")
+"""The line below the head of a table is no value."""
+
 _BRACKET = Pattern(r"\"(?:[^\"\\\r\n]|\\.)*+\"|'(?:[^'\\\r\n]|\\.)*+'|[\[\](){}]")
 PLAIN_VALUES = frozenset({"none", "null", "true", "false", "undefined", "nil"})
 
@@ -43,7 +46,7 @@ def value_at(text: str, start: int, key: str) -> tuple[str, int] | None:
 def _bare_value(text: str, start: int, key: str) -> tuple[str, int] | None:
     whole_line = not _REST_OF_LINE.isdisjoint(words_of(key))
     bare = (_HEADER_VALUE if whole_line else _BARE_VALUE).match(text, start)
-    if bare is None or bare[0].lower() in PLAIN_VALUES:
+    if bare is None or bare[0].lower() in PLAIN_VALUES or _RULE.fullmatch(bare[0]):
         return None
     end = bare.end()
     if bare[0] in _BLOCKS or (bare[0].endswith(":") and _is_first(text, start)):

@@ -79,7 +79,7 @@ _WORD = Pattern(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _STEM = Pattern(
     r"passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)"
     r"|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens"
-    r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie"
+    r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth|store|key)pass$|credential|authorization|setcookie"
     r"|session(?:id|key)|csrf|xsrf"
 )
 
@@ -88,7 +88,8 @@ _HINTS = (
     "pass", "pw", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
     "srf", "bearer", "basic", "session", "signature", "card", "factor", "iban", "--user", "-u", "mysql",
     "redis-cli", "login", "identified", "cvv", "cvc", "mongo", "sqlcmd", "ldap", "plink",
-    "recovery", "cqlsh", "mosquitto", "zip", "failing row", "7z",
+    "recovery", "verification", "one-time", "2fa", "mfa", "psql", "pg_", "ipmitool", "rar ", "openssl",
+    "sqlplus", "htpasswd", "rabbitmqctl", "vault", "lftp", "cqlsh", "mosquitto", "zip", "failing row", "7z",
 )  # fmt: skip
 _SHORT_HINT = Pattern(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
 

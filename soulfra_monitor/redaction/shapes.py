@@ -10,6 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from soulfra_monitor.redaction.patterns import Pattern
+from soulfra_monitor.redaction.randomness import (
+    RANDOM_LENGTH,
+    is_random,
+    looks_like_a_password,
+    looks_like_a_token,
+)
 
 MASK = "***"
 
@@ -92,6 +98,56 @@ def _mask_bare_login(found: re.Match[str]) -> str:
 def _mask_auth(found: re.Match[str]) -> str:
     before = _before(found, 24)
     return f"{found[1]}{MASK}" if _BEFORE_AUTH.search(before) else found[0]
+
+
+_PUBLIC_BEFORE = Pattern(
+    r"(?i)(?:sha-?\d{1,3}|md5|h1|id|hash|digest|checksum|etag|fingerprint|integrity|commit|version|cursor|kid"
+    r"|trace|span)\\{0,4}[\"']?\s{0,2}[:=-]?\s{0,2}\\{0,4}[\"']?$"
+)
+_PUBLIC = ("AAAA", "_Z", "MII", "sha256-", "sha384-", "sha512-")
+"""How public keys in SSH's form, mangled names of functions, certificates and hashes begin."""
+
+_PATH = Pattern(r"(?<![\w+-])[a-z]{3,}(?![\w+-])")
+
+
+def _mask_random(found: re.Match[str]) -> str:
+    word = found[0]
+    if word.startswith(_PUBLIC) or _PUBLIC_BEFORE.search(_before(found, 24)):
+        return word
+    if "/" not in word or not _PATH.search(word):
+        return MASK if is_random(word) else word
+    return "/".join(
+        [MASK if len(part) >= RANDOM_LENGTH and is_random(part) else part for part in word.split("/")]
+    )
+
+
+_ODD = Pattern(r"[0-9!@#$%^&*]")
+_UNIT = Pattern(
+    r"(?i)\s{1,4}(?:char|letter|digit|byte|kb|mb|kib|mib|page|item|time|row|user|second|minute|hour|day|week"
+    r"|month|year|of\b|m?s\b|h\b|or more|and more)"
+)
+
+
+def _mask_told(found: re.Match[str]) -> str:
+    """Mask what a sentence says that a secret is."""
+    value = found["value"].rstrip(".,:;!?")
+    if found["token"]:
+        is_secret = looks_like_a_token(value)
+    else:
+        is_secret = _ODD.search(value) is not None and not _UNIT.match(found.string, found.end())
+    return found["lead"] + MASK if is_secret else found[0]
+
+
+def _mask_named(found: re.Match[str]) -> str:
+    """Mask what stands at once behind the word for it, and is not the next word of the sentence."""
+    if _before(found, 11).lower().endswith("unexpected "):
+        return found[0]
+    looks_like_one = looks_like_a_token if found["token"] else looks_like_a_password
+    return found["lead"] + MASK if looks_like_one(found["value"]) else found[0]
+
+
+def _mask_pin(found: re.Match[str]) -> str:
+    return found[0] if _UNIT.match(found.string, found.end()) else found["lead"] + MASK
 
 
 _TOKENS = (
@@ -244,11 +300,55 @@ PHRASES: tuple[Shape, ...] = (
         rf"AUTH\1'{MASK}'",
     ),
     _shape(
-        "password told in a sentence",
-        "password passwd passphrase secret key",
-        r"([PpSsAa](?<!\w.)(?i:assword|asswd|assphrase|ecret|pi[ _-]?key)"
-        r"\s{1,4}(?i:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}[\"']?)"
-        r"(?!\*\*\*)(?=[^\s\"']{0,64}[0-9!@#$%^&*])[^\s\"']{4,512}",
+        "secret told in a sentence",
+        "passw passp passc pwd kennwort secret token key jwt cookie credential session",
+        r"(?P<lead>[PpKkSsTtAaJjCc](?<!\w.)"
+        r"(?i:(?P<token>oken|wt|ookie|redentials?|ccess[ _-]?key|ession[ _-](?:id|key))"
+        r"|assw(?:or)?d|assphrase|asswort|asscode|ennwort|wd|ecret|pi[ _-]?key)"
+        r"(?:\s{1,4}for\s{1,4}[^\s:]{1,64})?"
+        r"(?:\s{1,4}(?i:(?:(?:is|was)\s{1,4})?(?:set|changed|reset|updated)\s{1,4}to|is|was|ist)"
+        r"(?:\s{1,4}now)?:?|:)"
+        r"\s{1,4}[\"'`]?)(?!\*\*\*)(?P<value>[^\s\"'`]{4,512})",
+        _mask_told,
+    ),
+    _shape(
+        "secret named in a sentence",
+        "passw passp pwd kennwort secret token key jwt cookie credential session",
+        r"(?P<lead>[PpKkSsTtAaJjCcLlEe](?<!\w.)"
+        r"(?i:(?P<token>oken|wt|ookie|redentials?|ession(?:[ _-](?:id|key))?"
+        r"|(?:pi|ccess|ecret|uth|rivate|igning|ncryption|icense)[ _-]?key|ecret)"
+        r"|assw(?:or)?d|assphrase|asswort|ennwort|wd)\s{1,4}[\"'`]?)"
+        r"(?P<value>[A-Za-z0-9!@#$^&+~][^\s\"'`<>(){}\[\],;|\\=:]{5,512})",
+        _mask_named,
+    ),
+    _shape(
+        "PIN in a sentence",
+        "pin otp verification one-time 2fa mfa login",
+        r"(?P<lead>(?:[PpOoTt](?<!\w.)(?i:in|tp|otp)(?:[ ](?i:code))?"
+        r"|[VvOoLlMm2](?<!\w.)(?i:erification|ne-time|ogin|fa)[ ](?i:code|password|pin))"
+        r"(?:\s{1,4}(?i:is|was))?:?\s{1,4}[\"'`]?)(?P<value>[0-9]{4,8})(?![\w-]|[.:]\w)",
+        _mask_pin,
+    ),
+    _shape(
+        "password behind the name of a user",
+        "htpasswd rabbitmqctl",
+        r"((?:htpasswd[ \t]{1,4}-\w{0,8}b\w{0,8}[ \t]{1,4}(?:[^\s\"']{1,256}[ \t]{1,4})?"
+        r"|rabbitmqctl[ \t]{1,4}(?:add_user|change_password|authenticate_user)[ \t]{1,4})"
+        r"[^\s\"']{1,128}[ \t]{1,4}[\"']?)[^\s\"']{1,512}",
+        rf"\1{MASK}",
+    ),
+    _shape(
+        "token of a login",
+        "vault",
+        r"(vault[ \t]{1,4}login[ \t]{1,4}[\"']?)(?![\s-])[^\s\"'=]{8,512}(?!=)",
+        rf"\1{MASK}",
+    ),
+    _shape(
+        "user and password of a command in its own form",
+        "-u sqlplus",
+        r"(-(?<![\w-]-)U[ =]{0,2}[\"']?[^\s%:\"'-][^\s%:\"']{0,63}%"
+        r"|sqlplus[ \t]{1,4}(?:-\w{1,8}[ \t]{1,4}){0,4}\w{1,64}/"
+        r"|lftp[ \t]{1,4}-u[ \t]{1,4}[\"']?[^\s,\"']{1,64},)[^\s\"'@]{1,512}",
         rf"\1{MASK}",
     ),
     _shape(
@@ -272,7 +372,10 @@ NUMBERS: tuple[Shape, ...] = (
     ),
 )
 
-SHAPES = (*ADDRESSES, *TOKENS, *PHRASES, *NUMBERS)
+RANDOM = _shape("random word", "", r"[A-Za-z0-9_](?<![\w+-].)[A-Za-z0-9_+/-]{29,}={0,2}", _mask_random)
+"""What was issued by somebody we do not know: in words of at least RANDOM_LENGTH characters."""
+
+SHAPES = (*ADDRESSES, *TOKENS, RANDOM, *PHRASES, *NUMBERS)
 """All of them, in the order in which they are applied."""
 
 

@@ -15,8 +15,19 @@ from soulfra_monitor.redaction.encodings import redact_encoded, unescaped
 from soulfra_monitor.redaction.keys import may_have_keys
 from soulfra_monitor.redaction.markup import redact_elements
 from soulfra_monitor.redaction.personal import Personal, redact_personal
-from soulfra_monitor.redaction.shapes import ADDRESSES, MASK, NUMBERS, PHRASES, TOKEN_LENGTH, TOKENS, apply
+from soulfra_monitor.redaction.randomness import RANDOM_LENGTH
+from soulfra_monitor.redaction.shapes import (
+    ADDRESSES,
+    MASK,
+    NUMBERS,
+    PHRASES,
+    RANDOM,
+    TOKEN_LENGTH,
+    TOKENS,
+    apply,
+)
 from soulfra_monitor.redaction.statements import redact_bound, redact_statements
+from soulfra_monitor.redaction.tables import redact_tables
 
 FAILED = "[redaction failed]"
 
@@ -81,6 +92,8 @@ def _redacted_plain(text: str, also: frozenset[Personal], *, inner: bool) -> str
     text = apply(ADDRESSES, text, lowered)
     if long_words:
         text = apply(TOKENS, text, long_words.lower())
+        if any([len(word) >= RANDOM_LENGTH for word in words]):  # noqa: C419 - a list is faster
+            text = RANDOM.pattern.sub(RANDOM.replacement, text)
     if may_have_keys(vocabulary, lowered):
         text = _redact_keyed(apply(PHRASES, text, lowered), lowered)
     if "ailing row contains" in text:
@@ -94,6 +107,7 @@ def _redacted_plain(text: str, also: frozenset[Personal], *, inner: bool) -> str
 def _redact_keyed(text: str, lowered: str) -> str:
     if "<" in text:
         text = redact_elements(text)
+    text = redact_tables(text)
     text = redact_rejected(redact_statements(text, lowered))
     text = redact_commands(text, lowered)
     return redact_assigned(redact_options(text))

@@ -153,6 +153,14 @@ BY_SHAPE: dict[str, Callable[[], str]] = {
     "redis set": lambda: f"SET session:token:17 {_some(12)} EX 60",
     "redis config": lambda: f"CONFIG SET requirepass {_some(12)}",
     "sentence": lambda: f"the password is {_some(12)}",
+    "named in a sentence": lambda: f"invalid token {_some(24)} given",
+    "pin": lambda: f"the PIN is {_CHANCE.randrange(10**5, 10**6)}",
+    "unknown token": lambda: "ac" + "me_" + "".join(f"{_some(3)}7{_some(3)}x4" for _ in range(5)),
+    "behind a user": lambda: f"rabbitmqctl change_password bob {_some(12)}",
+    "login": lambda: f"vault login {_some(24)}",
+    "user of its own form": lambda: f"smbclient //h/s -U bob%{_some(12)}",
+    "psql": lambda: f"psql -h db -W {_some(12)} shop",
+    "table": lambda: f" id | password\n----+----------\n  1 | {_some(12)}\n(1 row)",
     "key of two words": lambda: f"Api key: {_some(20)}",
     "cookie": lambda: f"Cookie: a={_some(8)}; theme=dark; sid={_some(20)}",
     "authorization": lambda: f"Authorization: Digest username=x, response={_some(32, HEX)}",
@@ -174,7 +182,7 @@ _PLAIN = frozenset(
     SET session token EX CONFIG requirepass the password is Cookie theme dark sid Authorization Digest username response
     name age Settings login INSERT INTO users VALUES UPDATE WHERE id ALTER WITH PASSWORD CREATE IDENTIFIED BY SELECT
     FROM api_key LIKE accept PGPASSWORD psql old new Bearer Basic redis postgresql https sentry example files hooks
-    slack com services access_token Signature Amz Password""".split()  # noqa: SIM905 - one a line would be a page
+    slack com services rabbitmqctl change_password smbclient invalid vault access_token Signature Amz Password""".split()  # noqa: SIM905 - one a line would be a page
 )
 
 
