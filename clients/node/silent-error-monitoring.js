@@ -605,7 +605,7 @@ function redactedPlain(text, isOuter) {
   if (long.split(' ').some((word) => word.length >= RANDOM_LENGTH)) text = text.replace(RANDOM, maskRandom);
   if (KEY_HINTS.test(lowered) || SHORT_HINT.test(text)) text = redactKeyed(applied(PHRASES, text, lowered), lowered);
   if (lowered.includes('failing row contains')) text = redactBound(text, lowered);
-  if (isOuter && long) text = redactEncoded(text);
+  if (isOuter && (long || text.includes('%'))) text = redactEncoded(text);
   text = applied(NUMBERS, text, lowered);
   return isOuter ? applied(PERSONAL, text, lowered) : text;
 }

@@ -3,10 +3,21 @@
 import re
 
 from soulfra_monitor.redaction.extents import PLAIN_VALUES, QUOTED_VALUE, value_at
-from soulfra_monitor.redaction.keys import NAME_KEYS, VALUE_KEYS, is_secret_key, is_weak_key, words_of
-from soulfra_monitor.redaction.patterns import Edit, Pattern, replaced
+from soulfra_monitor.redaction.keys import (
+    KEY_LENGTH,
+    NAME_KEYS,
+    VALUE_KEYS,
+    is_secret_key,
+    is_weak_key,
+    key_places,
+    words_of,
+)
+from soulfra_monitor.redaction.patterns import Edit, Pattern, Places, edited, replaced
 from soulfra_monitor.redaction.randomness import looks_like_a_password, looks_like_a_token
 from soulfra_monitor.redaction.shapes import MASK
+
+_SIGNS = 160
+"""Characters between the word for a name and the name, at most."""
 
 _BLANKS = r"(?:\s|\\{1,16}[nrt]){0,64}+"
 """Between keys and values: people align them, and JSON escapes tabs and the ends of lines."""
@@ -19,6 +30,11 @@ _ASSIGNMENT = Pattern(
 )
 """A key and what leads to its value: k=v, k: v, 'k': v, k => v, ('k', 'v'), (k)=(v), | k | v |."""
 
+
+_COMPARED = Pattern(
+    r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)[\"`\]]?\s{1,64}+(?i:i?like|in|by|<>|!=)\s{0,64}+\(?\s{0,64}+(?=')"
+)
+"""A key and its value in SQL: k LIKE 'v', k IN ('v')."""
 
 _REJECTED = Pattern(
     r"(?:\A|\n|\\n)(?P<key>[^\W\d][\w.-]{0,127}+)(?:\r?\n|\\{1,16}n)[ \t]{1,16}"
@@ -35,6 +51,13 @@ _OPTION = Pattern(
 _APART = Pattern(r"[{}<>]|\n\s{0,64}-")
 _NAMED = Pattern(r"\\{0,16}[\"'`]?(?P<name>[\w.-]{1,128}+)")
 
+_NAMES = tuple(NAME_KEYS)
+_NO_WORD = " \t\r\n!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~\u2192\u2502"
+_ESCAPES = ("\\n", "\\r", "\\t", "\\u2192", "\\u2502")
+_SIGN = Pattern(r"[=:>|\u2192\u2502]|u2(?:192|502)")
+
+_WORD = Pattern(r"[\w.-]{0,256}")
+_START = Pattern(r"[^\W\d](?<!\w.)")
 _NEAR = 400
 """Characters between a name and its value, where they stand apart."""
 
@@ -67,8 +90,66 @@ def _mask_option(found: re.Match[str]) -> str:
     return found[0].removesuffix(found["value"]) + MASK
 
 
-def redact_assigned(text: str) -> str:
+def redact_assigned(places: Places, lowered: str) -> str:
     """Mask the values of secret keys, also where one pair has the name and another the value."""
+    text = places.text
+    edits: list[Edit] = []
+    at = done = 0
+    has_quotes = "'" in text
+    found_at = key_places(places, lowered)
+    if places.are_dense(found_at):
+        return _redact_all_assigned(text)
+    for place in found_at:
+        if place < done:
+            continue
+        floor = max(at, place - KEY_LENGTH)
+        start, done = _word_at(text, floor, place)
+        if done - start >= KEY_LENGTH or _is_named(text, start):
+            return _redact_all_assigned(text)
+        if start == floor or not text[start].isalpha():
+            first = _START.search(text, start, done)
+            if first is None:
+                continue
+            start = first.start()
+        found = _ASSIGNMENT.match(text, start) or (_COMPARED.match(text, start) if has_quotes else None)
+        value = value_of(text, found) if found else None
+        if found and value is not None:
+            edits.append((found.end(), value[1], value[0]))
+            at = done = value[1]
+    return replaced(text, edits) if edits else text
+
+
+def _word_at(text: str, floor: int, place: int) -> tuple[int, int]:
+    """Return where the key around *place* begins, not before *floor*, and where it ends."""
+    start = place
+    while start > floor and (text[start - 1].isalnum() or text[start - 1] in "_.-"):
+        start -= 1
+    end = _WORD.match(text, place)
+    return start, end.end() if end else place
+
+
+def _is_named(text: str, start: int) -> bool:
+    """Whether the word that begins at *start* may be the value of a key for names."""
+    before = text[max(start - _SIGNS, 0) : start]
+    name = before.rstrip(_NO_WORD)
+    while name.endswith(_ESCAPES):
+        name = name[: name.rindex("\\")].rstrip(_NO_WORD)
+    return name[-16:].lower().endswith(_NAMES) and _SIGN.search(before, len(name)) is not None
+
+
+def _redact_compared(text: str) -> str:
+    """Mask what secret columns are compared with in SQL."""
+
+    def look(found: re.Match[str]) -> Edit | None:
+        value = value_of(text, found)
+        return None if value is None else (found.end(), value[1], value[0])
+
+    return edited(text, _COMPARED, look)
+
+
+def _redact_all_assigned(text: str) -> str:
+    """Do the same by all assignments, which costs more."""
+    text = _redact_compared(text)
     edits: list[Edit] = []
     named = -1  # where the name of a secret ends whose value may follow
     held = -1  # where a value begins whose name may follow

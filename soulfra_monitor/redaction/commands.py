@@ -2,7 +2,7 @@
 
 import re
 
-from soulfra_monitor.redaction.patterns import Edit, Pattern, edited
+from soulfra_monitor.redaction.patterns import Edit, Pattern, Places, replaced
 from soulfra_monitor.redaction.randomness import looks_like_a_password
 from soulfra_monitor.redaction.shapes import MASK
 
@@ -20,8 +20,8 @@ _COMMAND = Pattern(
 """The parts of command lines, and of lists of arguments, that say whether a value is a password."""
 
 _COMMANDS = (
-    "mysql", "mariadb", "sshpass", "redis-cli", "login", "mongo", "sqlcmd", "bcp ", "ldap", "plink", "pscp",
-    "cqlsh", "mosquitto", "zip", "7z", "psql", "pg_", "ipmitool", "rar ", "openssl",
+    "mysql", "mariadb", "sshpass", "redis-cli", "login", "mongo", "sqlcmd", "bcp", "ldap", "plink", "pscp",
+    "cqlsh", "mosquitto", "zip", "7z", "psql", "pg_", "ipmitool", "rar", "openssl",
 )  # fmt: skip
 
 _OTHER_OPTIONS = {"rar": "hp"}
@@ -66,31 +66,45 @@ _ARGUMENT = Pattern(r"(?:[^\s\"'\\]|\\(?![\"'\\])){1,512}")
 def redact_commands(text: str, lowered: str) -> str:
     if not any([hint in lowered for hint in _COMMANDS]):  # noqa: C419 - a list is faster
         return text
+    edits: list[Edit] = []
+    at = 0
+    for place in Places(text).of([hint for hint in _COMMANDS if hint in lowered]):
+        if place >= at:
+            at = _mask_line(text, text.rfind("\n", at, place) + 1 or at, edits)
+    return replaced(text, edits) if edits else text
+
+
+def _mask_line(text: str, at: int, edits: list[Edit]) -> int:
+    """Mask the passwords of one line, and return where it ends."""
     option = command = ""
     has_tool = False
-
-    def look(found: re.Match[str]) -> Edit | None:
-        nonlocal option, command, has_tool
+    while found := _COMMAND.search(text, at):
+        at = found.end()
         if found["end"]:
             option, has_tool = "", False
+            if found["end"] == "\n":
+                return at
         elif found["tool"]:
             has_tool = True
         elif found["command"]:
             if found["command"] != "login" or has_tool:
                 command = _family(found["command"])
                 option = _PASSWORD_OPTIONS[command]
-        elif (
-            option
-            and found["option"] in (option, _OTHER_OPTIONS.get(command, option))
-            and (not found["apart"] or command not in _GLUED)
-        ):
-            value = (_QUOTED[found["quote"]] if found["quote"] else _ARGUMENT).match(text, found.end())
-            if value is None or (command in _DOUBTFUL and not looks_like_a_password(value[0])):
-                return None
-            return value.start(), value.end(), MASK
-        return None
+        elif option and found["option"] in (option, _OTHER_OPTIONS.get(command, option)):
+            value = _password(text, found, command)
+            if value is not None:
+                edits.append((at, value.end(), MASK))
+                at = value.end()
+    return len(text)
 
-    return edited(text, _COMMAND, look)
+
+def _password(text: str, found: re.Match[str], command: str) -> re.Match[str] | None:
+    if found["apart"] and command in _GLUED:
+        return None
+    value = (_QUOTED[found["quote"]] if found["quote"] else _ARGUMENT).match(text, found.end())
+    if value is not None and command in _DOUBTFUL and not looks_like_a_password(value[0]):
+        return None
+    return value
 
 
 def _family(command: str) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from soulfra_monitor.redaction.patterns import Pattern
 from soulfra_monitor.redaction.shapes import MASK
 
-_ESCAPED = Pattern(
-    r"\\{1,16}(?:(?:u00|x)(?P<code>[2-7][0-9a-fA-F])|(?P<letter>[nrt\"']))|&(?:#(?P<number>3[49]|6[0-2]|58)|(?P<name>quot|apos|lt|gt));"
-)
+_ESCAPED = Pattern(r"\\{1,16}(?:(?:u00|x)(?P<code>[2-7][0-9a-fA-F])|(?P<letter>[nrt\"']))")
+_ENTITY = Pattern(r"&(?:#(?P<number>3[49]|6[0-2]|58)|(?P<name>quot|apos|lt|gt));")
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
 _ENTITIES = {"quot": '"', "apos": "'", "lt": "<", "gt": ">"}
 _PERCENT = Pattern(r"(?<![^\s\"'<>])[^\s\"'<>%]*+%[^\s\"'<>]*+")
@@ -26,24 +25,33 @@ _BASE64 = Pattern(
 
 def unescaped(text: str) -> str:
     """Return *text* with the escapes of JSON and HTML read."""
-    return _ESCAPED.sub(_unescape, text) if "\\" in text or "&" in text else text
+    if "\\" in text:
+        text = _ESCAPED.sub(_letter, text)
+    return _ENTITY.sub(_sign, text) if "&" in text else text
 
 
-def _unescape(found: re.Match[str]) -> str:
+def _letter(found: re.Match[str]) -> str:
     if found["code"]:
         letter = chr(int(found["code"], 16))
         return found[0] if letter == "\\" else letter
-    if found["letter"]:
-        return _LETTERS.get(found["letter"], found["letter"])
+    return _LETTERS.get(found["letter"], found["letter"])
+
+
+def _sign(found: re.Match[str]) -> str:
     return chr(int(found["number"])) if found["number"] else _ENTITIES[found["name"]]
 
 
-def redact_encoded(text: str, words: str, is_secret: Callable[[str], bool]) -> str:
-    """Mask what holds a secret once it is decoded; *words* are those of *text* that are long enough."""
+def may_be_encoded(text: str, words: str, is_secret: Callable[[str], bool]) -> bool:
+    """Say quickly whether *text* holds encoded secrets, from those of its words that are long enough."""
+    return any([hint in text for hint in _PERCENT_HINTS]) or redact_encoded(words, is_secret) != words  # noqa: C419 - faster
+
+
+def redact_encoded(text: str, is_secret: Callable[[str], bool]) -> str:
+    """Mask what holds a secret once it is decoded."""
     encoded = _Encoded(is_secret)
-    if any(hint in words for hint in _PERCENT_HINTS):
+    if any(hint in text for hint in _PERCENT_HINTS):
         text = _PERCENT.sub(encoded.percent, text)
-    return _BASE64.sub(encoded.base64, text) if _BASE64.search(words) else text
+    return _BASE64.sub(encoded.base64, text)
 
 
 class _Encoded:

@@ -1,7 +1,7 @@
 """Regular expressions that are compiled when they are first used, and replacing what one leads to."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 Edit = tuple[int, int, str]
@@ -45,6 +45,41 @@ def edited(text: str, lead: Pattern, look: Callable[[re.Match[str]], Edit | None
             edits.append(edit)
         at = found.end() if edit is None else edit[1]
     return replaced(text, edits) if edits else text
+
+
+_DENSE = 16
+
+
+class Places:
+    """Where hints, in lower case, stand in a text, whatever its case; each is looked for once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        small = text.lower()
+        if len(small) != len(text):  # some letters have two in lower case
+            small = "".join([letter.lower() if len(letter.lower()) == 1 else letter for letter in text])
+        self._small = small
+        self._found: dict[str, list[int]] = {}
+
+    def of(self, hints: Iterable[str]) -> list[int]:
+        """Return where one of *hints* stands, in their order."""
+        found: list[int] = []
+        for hint in hints:
+            if hint not in self._found:
+                self._found[hint] = list(self._each(hint))
+            found += self._found[hint]
+        found.sort()
+        return found
+
+    def are_dense(self, places: list[int]) -> bool:
+        """Whether so many that going through all of the text costs less than a look at each."""
+        return len(places) * _DENSE > len(self.text)
+
+    def _each(self, hint: str) -> Iterator[int]:
+        at = self._small.find(hint)
+        while at != -1:
+            yield at
+            at = self._small.find(hint, at + len(hint))
 
 
 def replaced(text: str, edits: list[Edit]) -> str:

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 
 from soulfra_monitor.redaction.patterns import Pattern
-from soulfra_monitor.redaction.shapes import EMAIL, HOME, MASK, apply
+from soulfra_monitor.redaction.shapes import EMAIL, HOME, MASK
 
 
 class Personal(StrEnum):
@@ -21,9 +21,9 @@ _IPV6 = Pattern(r"(?<![\w:.])[0-9a-fA-F:]{3,39}(?:\.\d{1,3}){0,3}(?![\w:.]*\w)")
 
 def redact_personal(text: str, lowered: str, also: frozenset[Personal]) -> str:
     if Personal.EMAIL in also:
-        text = apply((EMAIL,), text, lowered)
+        text = EMAIL.pattern.sub(EMAIL.replacement, text) if "@" in lowered else text
     if Personal.HOME in also:
-        text = apply((HOME,), text, lowered)
+        text = HOME.pattern.sub(HOME.replacement, text)
     if Personal.ADDRESS in also:
         text = _IPV6.sub(_mask_address, _IPV4.sub(_mask_address, text))
     return text

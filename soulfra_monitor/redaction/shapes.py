@@ -6,10 +6,10 @@ character and looks behind it afterwards: the engine finds that character many t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from soulfra_monitor.redaction.patterns import Pattern
+from soulfra_monitor.redaction.patterns import Edit, Pattern, Places, replaced
 from soulfra_monitor.redaction.randomness import (
     RANDOM_LENGTH,
     is_random,
@@ -33,6 +33,51 @@ class Shape:
     hints: tuple[str, ...]
     pattern: Pattern
     replacement: Replace = MASK
+
+    def masked_at(self, places: Places, lowered: str) -> str:
+        found_at = places.of([hint for hint in self.hints if hint in lowered])
+        if places.are_dense(found_at):
+            return self.pattern.sub(self.replacement, places.text)
+        edits: list[Edit] = []
+        done = 0
+        for place in found_at:
+            found = self.pattern.match(places.text, place) if place >= done else None
+            if found:
+                replace = self.replacement
+                masked = found.expand(replace) if isinstance(replace, str) else replace(found)
+                edits.append((place, found.end(), masked))
+                done = found.end()
+        return replaced(places.text, edits) if edits else places.text
+
+
+class Shapes:
+    """Kinds of secrets that are looked for together, in their order: those of which there are hints."""
+
+    def __init__(self, *shapes: Shape) -> None:
+        self._shapes = shapes
+        self._hints = [(hint, at) for at, shape in enumerate(shapes) for hint in shape.hints or ("",)]
+
+    def __iter__(self) -> Iterator[Shape]:
+        return iter(self._shapes)
+
+    def masked(self, text: str, lowered: str) -> str:
+        """Return *text* with them masked; *lowered* are its words."""
+        for shape in self._hinted(lowered):
+            text = shape.pattern.sub(shape.replacement, text)
+        return text
+
+    def masked_at(self, places: Places, lowered: str) -> str:
+        """Do the same where each begins with one of its hints: most of the text is passed over."""
+        text = places.text
+        for shape in self._hinted(lowered):
+            masked = shape.masked_at(places, lowered)
+            if masked != text:
+                text, places = masked, Places(masked)
+        return text
+
+    def _hinted(self, lowered: str) -> list[Shape]:
+        hinted = [at for hint, at in self._hints if hint in lowered]
+        return [self._shapes[at] for at in dict.fromkeys(hinted)] if hinted else []
 
 
 def _shape(name: str, hints: str, pattern: str, replacement: Replace = MASK) -> Shape:
@@ -199,7 +244,7 @@ _TOKENS = (
 )  # fmt: skip
 """What to look for, the prefix of who issues it, and what follows."""
 
-ADDRESSES: tuple[Shape, ...] = (
+ADDRESSES = Shapes(
     _shape(
         "private key",
         "-----begin",
@@ -241,7 +286,7 @@ ADDRESSES: tuple[Shape, ...] = (
 )
 """What an address gives away, and keys in their own armour."""
 
-TOKENS: tuple[Shape, ...] = (
+TOKENS = Shapes(
     _shape("JSON web token", "eyj", r"(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}"),
     *(_token(hints, prefix, rest) for hints, prefix, rest in _TOKENS),
     _shape(
@@ -253,7 +298,7 @@ TOKENS: tuple[Shape, ...] = (
 )
 """In words of at least TOKEN_LENGTH characters."""
 
-PHRASES: tuple[Shape, ...] = (
+PHRASES = Shapes(
     _shape(
         "bearer token",
         "bearer",
@@ -301,10 +346,9 @@ PHRASES: tuple[Shape, ...] = (
     ),
     _shape(
         "secret told in a sentence",
-        "passw passp passc pwd kennwort secret token key jwt cookie credential session",
-        r"(?P<lead>[PpKkSsTtAaJjCc](?<!\w.)"
-        r"(?i:(?P<token>oken|wt|ookie|redentials?|ccess[ _-]?key|ession[ _-](?:id|key))"
-        r"|assw(?:or)?d|assphrase|asswort|asscode|ennwort|wd|ecret|pi[ _-]?key)"
+        "passw passp passc pwd kennwort secret token jwt cookie credential session access api",
+        r"(?<!\w)(?P<lead>(?i:(?P<token>token|jwt|cookie|credentials?|access[ _-]?key|session[ _-](?:id|key))"
+        r"|passw(?:or)?d|passphrase|passwort|passcode|kennwort|pwd|secret|api[ _-]?key)"
         r"(?:\s{1,4}for\s{1,4}[^\s:]{1,64})?"
         r"(?:\s{1,4}(?i:(?:(?:is|was)\s{1,4})?(?:set|changed|reset|updated)\s{1,4}to|is|was|ist)"
         r"(?:\s{1,4}now)?:?|:)"
@@ -313,19 +357,19 @@ PHRASES: tuple[Shape, ...] = (
     ),
     _shape(
         "secret named in a sentence",
-        "passw passp pwd kennwort secret token key jwt cookie credential session",
-        r"(?P<lead>[PpKkSsTtAaJjCcLlEe](?<!\w.)"
-        r"(?i:(?P<token>oken|wt|ookie|redentials?|ession(?:[ _-](?:id|key))?"
-        r"|(?:pi|ccess|ecret|uth|rivate|igning|ncryption|icense)[ _-]?key|ecret)"
-        r"|assw(?:or)?d|assphrase|asswort|ennwort|wd)\s{1,4}[\"'`]?)"
+        "passw passp pwd kennwort secret token jwt cookie credential session access api auth private signing"
+        " encryption license",
+        r"(?<!\w)(?P<lead>(?i:(?P<token>token|jwt|cookie|credentials?|session(?:[ _-](?:id|key))?"
+        r"|(?:api|access|secret|auth|private|signing|encryption|license)[ _-]?key|secret)"
+        r"|passw(?:or)?d|passphrase|passwort|kennwort|pwd)\s{1,4}[\"'`]?)"
         r"(?P<value>[A-Za-z0-9!@#$^&+~][^\s\"'`<>(){}\[\],;|\\=:]{5,512})",
         _mask_named,
     ),
     _shape(
         "PIN in a sentence",
-        "pin otp verification one-time 2fa mfa login",
-        r"(?P<lead>(?:[PpOoTt](?<!\w.)(?i:in|tp|otp)(?:[ ](?i:code))?"
-        r"|[VvOoLlMm2](?<!\w.)(?i:erification|ne-time|ogin|fa)[ ](?i:code|password|pin))"
+        "pin otp totp verification one-time 2fa mfa login",
+        r"(?<!\w)(?P<lead>(?i:(?:pin|otp|totp)(?:[ ]code)?"
+        r"|(?:verification|one-time|login|2fa|mfa)[ ](?:code|password|pin))"
         r"(?:\s{1,4}(?i:is|was))?:?\s{1,4}[\"'`]?)(?P<value>[0-9]{4,8})(?![\w-]|[.:]\w)",
         _mask_pin,
     ),
@@ -345,7 +389,7 @@ PHRASES: tuple[Shape, ...] = (
     ),
     _shape(
         "user and password of a command in its own form",
-        "-u sqlplus",
+        "-u sqlplus lftp",
         r"(-(?<![\w-]-)U[ =]{0,2}[\"']?[^\s%:\"'-][^\s%:\"']{0,63}%"
         r"|sqlplus[ \t]{1,4}(?:-\w{1,8}[ \t]{1,4}){0,4}\w{1,64}/"
         r"|lftp[ \t]{1,4}-u[ \t]{1,4}[\"']?[^\s,\"']{1,64},)[^\s\"'@]{1,512}",
@@ -353,16 +397,16 @@ PHRASES: tuple[Shape, ...] = (
     ),
     _shape(
         "key of two words",
-        "key token",
+        "api access secret private signing encryption auth account",
         r"([AaSsPpEe](?<!\w.)(?i:pi|ccess|ecret|rivate|igning|ncryption|uth|ccount)[ ](?i:key|token)"
         r"\s{0,64}+[:=]\s{0,64}+[\"']?)"
         r"(?!\*\*\*)[^\s\"',;]{4,512}",
         rf"\1{MASK}",
     ),
 )
-"""What words around it give away."""
+"""What words around it give away. Each begins with one of its hints."""
 
-NUMBERS: tuple[Shape, ...] = (
+NUMBERS = Shapes(
     _shape("card number", "", r"[2-6]\d\d\d[ -]?\d\d\d\d(?:[ -]?\d){4,11}(?![\w-])", _mask_card),
     _shape(
         "bank account",
@@ -393,9 +437,5 @@ HOME = _shape(
 )
 
 
-def apply(shapes: tuple[Shape, ...], text: str, lowered: str) -> str:
-    """Mask what has one of *shapes*; *lowered* are the words of *text*."""
-    for shape in shapes:
-        if not shape.hints or any([hint in lowered for hint in shape.hints]):  # noqa: C419 - faster than a generator
-            text = shape.pattern.sub(shape.replacement, text)
-    return text
+def mask_random(text: str) -> str:
+    return RANDOM.pattern.sub(_mask_random, text)

@@ -2,16 +2,10 @@
 
 import re
 
-from soulfra_monitor.redaction.assignments import value_of
 from soulfra_monitor.redaction.extents import end_of_bracket, end_of_line
 from soulfra_monitor.redaction.keys import is_secret_key
 from soulfra_monitor.redaction.patterns import Edit, Pattern, edited
 from soulfra_monitor.redaction.shapes import MASK
-
-_COMPARED = Pattern(
-    r"(?P<key>[^\W\d](?<!\w.)[\w.-]{0,127}+)[\"`\]]?\s{1,64}+(?i:i?like|in|by|<>|!=)\s{0,64}+\(?\s{0,64}+(?=')"
-)
-"""A key and its value in SQL: k LIKE 'v', k IN ('v')."""
 
 _INSERT = Pattern(
     r"[Ii](?<!\w.)(?i:nsert\s{1,64}(?:ignore\s{1,64})?into\s{1,64}[\w.\"`\[\]]{1,128}\s{0,64}"
@@ -51,7 +45,7 @@ def redact_statements(text: str, lowered: str) -> str:
         text = redact_bound(text, lowered)
     if "SET" in text:
         text = _SET.sub(_mask_set, text)
-    return _DUPLICATE.sub(_mask_duplicate, _redact_compared(text)) if "'" in text else text
+    return _DUPLICATE.sub(_mask_duplicate, text) if "uplicate entry" in text else text
 
 
 def _redact_inserts(text: str) -> str:
@@ -65,16 +59,6 @@ def _redact_inserts(text: str) -> str:
         return found.end(), end, _LITERAL.sub(f"'{MASK}'", text[found.end() : end])
 
     return edited(text, _INSERT, look)
-
-
-def _redact_compared(text: str) -> str:
-    """Mask what secret columns are compared with in SQL."""
-
-    def look(found: re.Match[str]) -> Edit | None:
-        value = value_of(text, found)
-        return None if value is None else (found.end(), value[1], value[0])
-
-    return edited(text, _COMPARED, look)
 
 
 def _redact_tuples(text: str) -> str:

@@ -11,9 +11,10 @@ from soulfra_monitor.redaction.assignments import (
     redact_rejected,
 )
 from soulfra_monitor.redaction.commands import redact_commands
-from soulfra_monitor.redaction.encodings import redact_encoded, unescaped
+from soulfra_monitor.redaction.encodings import may_be_encoded, redact_encoded, unescaped
 from soulfra_monitor.redaction.keys import may_have_keys
 from soulfra_monitor.redaction.markup import redact_elements
+from soulfra_monitor.redaction.patterns import Places
 from soulfra_monitor.redaction.personal import Personal, redact_personal
 from soulfra_monitor.redaction.randomness import RANDOM_LENGTH
 from soulfra_monitor.redaction.shapes import (
@@ -21,10 +22,9 @@ from soulfra_monitor.redaction.shapes import (
     MASK,
     NUMBERS,
     PHRASES,
-    RANDOM,
     TOKEN_LENGTH,
     TOKENS,
-    apply,
+    mask_random,
 )
 from soulfra_monitor.redaction.statements import redact_bound, redact_statements
 from soulfra_monitor.redaction.tables import redact_tables
@@ -86,31 +86,35 @@ def _redacted(text: str, also: frozenset[Personal], *, inner: bool) -> str:
 
 def _redacted_plain(text: str, also: frozenset[Personal], *, inner: bool) -> str:
     words = set(text.split())  # each word once: what is looked for is in one word, whatever its order
-    vocabulary = " ".join(words)
+    vocabulary = " ".join((*words, ""))
     lowered = vocabulary.lower()
-    long_words = " ".join([word for word in words if len(word) >= TOKEN_LENGTH])
-    text = apply(ADDRESSES, text, lowered)
+    long = [word for word in words if len(word) >= TOKEN_LENGTH]
+    long_words = " ".join(long)
+    text = ADDRESSES.masked(text, lowered)
     if long_words:
-        text = apply(TOKENS, text, long_words.lower())
-        if any([len(word) >= RANDOM_LENGTH for word in words]):  # noqa: C419 - a list is faster
-            text = RANDOM.pattern.sub(RANDOM.replacement, text)
+        text = TOKENS.masked(text, long_words.lower())
+        longest = " | ".join([word for word in long if len(word) >= RANDOM_LENGTH])
+        if mask_random(longest) != longest:
+            text = mask_random(text)
     if may_have_keys(vocabulary, lowered):
-        text = _redact_keyed(apply(PHRASES, text, lowered), lowered)
+        text = _redact_keyed(text, lowered)
     if "ailing row contains" in text:
         text = redact_bound(text, lowered)
-    if inner and long_words:
-        text = redact_encoded(text, long_words, _hides)
-    text = apply(NUMBERS, text, lowered)
+    if inner and may_be_encoded(text, long_words, _hides):
+        text = redact_encoded(text, _hides)
+    text = NUMBERS.masked(text, lowered)
     return redact_personal(text, lowered, also) if also else text
 
 
 def _redact_keyed(text: str, lowered: str) -> str:
+    places = Places(text)
+    text = PHRASES.masked_at(places, lowered)
     if "<" in text:
         text = redact_elements(text)
     text = redact_tables(text)
     text = redact_rejected(redact_statements(text, lowered))
-    text = redact_commands(text, lowered)
-    return redact_assigned(redact_options(text))
+    text = redact_options(redact_commands(text, lowered))
+    return redact_assigned(places if text == places.text else Places(text), lowered)
 
 
 def _hides(plain: str) -> bool:

@@ -37,9 +37,11 @@ from soulfra_monitor.redaction.keys import (
     SECRET_WORDS,
     WEAK_WORDS,
     is_secret_key,
+    key_places,
     may_have_keys,
 )
-from soulfra_monitor.redaction.shapes import EMAIL, HOME, SHAPES, Shape
+from soulfra_monitor.redaction.patterns import Places
+from soulfra_monitor.redaction.shapes import EMAIL, HOME, PHRASES, SHAPES, Shape
 
 LETTERS = string.ascii_letters + string.digits
 HEX = string.digits + "abcdef"
@@ -502,6 +504,26 @@ def test_the_quick_look_misses_no_key() -> None:
     spelt = [form for key in keys for form in (key, key.upper(), key.title(), f"user{key.title()}Value")]
 
     assert [key for key in spelt if is_secret_key(key) and not may_have_keys(key, key.lower())] == []
+    assert [key for key in spelt if is_secret_key(key) and not key_places(Places(key), key.lower())] == []
+    assert [key for key in WEAK_WORDS if not key_places(Places(key), key)] == []
+
+
+def test_a_hint_is_found_where_letters_become_two_in_lower_case() -> None:
+    secret = _some(12)
+
+    assert (
+        redact(f"İİİ the password is {secret}, password={secret}")
+        == f"İİİ the password is {MASK} password={MASK}"
+    )
+
+
+@pytest.mark.parametrize("shape", [*PHRASES], ids=lambda shape: shape.name)
+def test_a_phrase_begins_with_one_of_its_hints(shape: Shape) -> None:
+    """It is tried where these stand, and nowhere else."""
+    samples = [found for make in BY_SHAPE.values() if (found := shape.pattern.search(make()))]
+
+    assert samples
+    assert all(found[0].lower().startswith(shape.hints) for found in samples)
 
 
 def test_commands_are_masked_by_their_arguments() -> None:
@@ -853,7 +875,7 @@ def test_an_ordinary_text_costs_a_fraction_of_a_microsecond_a_character() -> Non
     lines = _ordinary()
     text = "\n".join(next(lines) for _ in range(200))
 
-    assert min(_microseconds(text) for _ in range(3)) < 1.0
+    assert min(_microseconds(text) for _ in range(3)) < 0.6  # three times what it takes
 
 
 def test_what_an_event_costs_is_bounded_however_much_is_in_it() -> None:
