@@ -265,7 +265,7 @@ function looksLikeToken(word) {
   const switches = countOf(SWITCH, longest);
   return hasOneCase(longest)
     ? switches >= Math.max(3, longest.length / 6)
-    : switches >= 2 && !hasWords(longest, 0.6);
+    : switches >= (longest.length >= 16 ? 2 : 3) && !hasWords(longest, 0.6);
 }
 
 /** Whether a word that a sentence calls a password is one, and not the next word of the sentence. */
@@ -505,7 +505,7 @@ const BLANKS = raw`(?:\s|\\{1,16}[nrt]){0,64}`; // people align values, and JSON
 const ASSIGNMENT = new RegExp(
   raw`(?<key>[A-Za-z_](?<!\w.)(?=(?<more>[\w.-]{0,127}))\k<more>)(?![\w.-])` +
     raw`(?:(?<quoted>\\{0,16}["'\`])?[\])]?(?<index>(?:\[[^[\]\s]{1,64}\]){1,4})?` +
-    raw`(?<plain>${BLANKS}(?:=>|:=|->|[:=|\u2192\u2502]|\\{1,16}u2(?:192|502))${BLANKS})` +
+    raw`(?<plain>${BLANKS}(?:=>|:=|->|[!=]={1,2}(?=\s{0,4}[bBrRuU]?\\{0,16}["'\`])|[:=|\u2192\u2502]|\\{1,16}u2(?:192|502))${BLANKS})` +
     raw`|(?<paired>\\{0,16}["'],\s{0,64})(?=\\{0,16}[bBrRuU]?["'])` +
     raw`|["\`\]]?\s{1,64}(?:${caseless('like|in|by')}|<>|!=)\s{0,64}\(?\s{0,64}(?='))`,
   'g'

@@ -57,7 +57,8 @@ def looks_like_a_token(word: str) -> bool:
     switches = len(_SWITCH.findall(longest))
     if longest.lower() == longest or longest.upper() == longest:
         return switches >= max(3, len(longest) / 6)
-    return switches >= 2 and not _has_words(longest, 0.6)  # noqa: PLR2004 - a name has one number
+    numbers = 2 if len(longest) >= 16 else 3  # noqa: PLR2004 - a name has one, or two
+    return switches >= numbers and not _has_words(longest, 0.6)
 
 
 def looks_like_a_password(word: str) -> bool:

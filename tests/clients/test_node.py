@@ -153,6 +153,7 @@ def _texts() -> list[str]:
         "password%253D{0}",
         "sshpass -p {0} ssh h", "['redis-cli', '-a', '{0}']", "Command '['mysql', '-p{0}']' failed",
         "docker login -u ann -p '{0} x' r", "az login; mkdir -p {0}", "glsa_{0}", "EAAC{0}{0}{0}",
+        "if password == '{0}':", "(token !== '{0}')", "pass = {0}",
         "invalid token {0}", "token '{0}' refused", "password for ann is {0}, change it",
         "wrong password {0}",
         "password reset to {0}", "user ann pass: {0}", "session: {0} closed", "acme_{0}Bb8{0}",

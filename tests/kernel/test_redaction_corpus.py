@@ -339,6 +339,8 @@ NOTATIONS: dict[str, str] = {
     "go": "map[{k}:{s} a:b]",
     "go struct": "{{User:bob {k}:{s}}}",
     "pascal": "{k} := '{s}'",
+    "compared in code": "if {k} == '{s}':",
+    "compared in javascript": "({k} !== '{s}')",
     "arrow": "{k} -> {s}",
     "unicode arrow": "{k} → {s}",
     "table": "| {k}    | {s}   |",

@@ -38,6 +38,7 @@ def _some(length: int, letters: str = LETTERS) -> str:
         "user bob pass: @",
         "login=bob, pass: @",
         "db_pass: @",
+        "pass = @",
         "the passphrase is @!",
         "passwort @ ist falsch",
     ],
@@ -294,6 +295,7 @@ exit code 1234
 error code 48291 at line 7
 otp sent
 OTP expired after 30 s
+exports.Socks5Auth = Socks5Auth
 psql -h db -U bob -W shop
 psql -U postgres -d shop
 mysql -u root -P 3306 -p shop
