@@ -124,7 +124,7 @@ function programName() {
 }
 
 // ------------------------------------------------------------------------------------------------- redaction
-// The rules of soulfra_monitor/redaction.py, secret_keys.py and secret_shapes.py; tests/clients holds them together.
+// The rules of soulfra_monitor/redaction/; tests/clients holds them together.
 // Every pattern is bounded or starts once per run of its characters: the time grows with the length and no faster.
 
 const MASK = '***';
@@ -153,13 +153,14 @@ const VALUE_KEYS = words('value val values content data old new before after def
 const STEM = new RegExp(
   raw`passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)` +
     raw`|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens` +
-    raw`|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie` +
+    raw`|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth|store|key)pass$|credential|authorization|setcookie` +
     raw`|session(?:id|key)|csrf|xsrf`
 );
 const KEY_HINTS = new RegExp(
   raw`pass|pw|secret|senha|kennwort|contrasena|token|key|jwt|auth|cook|cred|srf|bearer|basic|session|signature|card` +
     raw`|factor|iban|--user|-u|mysql|redis-cli|login|identified|cvv|cvc|mongo|sqlcmd|ldap|plink` +
-    raw`|recovery|cqlsh|mosquitto|zip|7z`
+    raw`|recovery|cqlsh|mosquitto|zip|7z|verification|one-time|2fa|mfa|psql|pg_|ipmitool|rar |openssl|sqlplus|htpasswd` +
+    raw`|rabbitmqctl|vault|lftp`
 );
 const SHORT_HINT = /[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])/;
 const WORD = /[A-Z]+(?![a-z])|[A-Z]?[a-z]+/g;
@@ -213,6 +214,110 @@ function maskIban(found) {
   }
   return rest === 1 ? MASK : found;
 }
+
+// Tells what somebody drew by lot, or made up as a password, from what people and programs call things: by how often it
+// goes from letters to digits and back, and by how few of its letters stand in runs that could be words.
+const RANDOM_LENGTH = 30; // of the shortest word that can be random by itself: most identifiers are shorter
+const SEGMENT = /[A-Za-z0-9]+/g;
+const HASH = /^(?:[0-9a-f]{4,}|[0-9A-F]{4,})$/;
+const HEX = /^(?:[0-9a-f]+|[0-9A-F]+)$/;
+const PLAIN = /^(?:[A-Z]?[a-z]{2,}[0-9]?|[A-Z]{3,})$/;
+const SWITCH = /(?<=[A-Za-z])[0-9]|(?<=[0-9])[A-Za-z]/g;
+const RUN = /[a-z]{4,}|[A-Z]{4,}|[0-9]{8,}/g;
+const ODD = /[0-9!@#$%^&*]/;
+const ORDINARY = new RegExp(
+  raw`^(?:v?\d[\d.,:-]*[a-z%]{0,5}|(?:sha|md|utf|base|crc|rs|hs|es|x|ed|aes)-?\d+\w{0,8}` +
+    raw`|argon2\w{0,2}|pbkdf2\w{0,16}|o?auth2|\w{0,16}2fa|(?:user|level|policy|step|host|node|test\w{0,64}?)-?\d+` +
+    raw`|test\w{1,128}|[a-z]{2,32}(?:[-_][a-z0-9]{1,32}){1,8}|[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,63}` +
+    raw`|[\w-]{1,64}\.[a-z]{1,5})$`,
+  'i'
+);
+const countOf = (pattern, text) => (text.match(pattern) || []).length;
+const longestOf = (parts) => parts.reduce((longest, part) => (part.length > longest.length ? part : longest), '');
+const hasOneCase = (word) => word.toLowerCase() === word || word.toUpperCase() === word;
+const hasWords = (word, share) => (word.match(RUN) || []).join('').length > share * word.length;
+
+/** Whether a word of at least RANDOM_LENGTH was drawn by lot, and is no text in base64 either. */
+function isRandom(word) {
+  const parts = (word.match(SEGMENT) || []).filter((part) => !HASH.test(part));
+  const drawn = parts.some((part) => PLAIN.test(part)) ? longestOf(parts) : parts.join('');
+  if (drawn.length < 20) return false;
+  const switches = countOf(SWITCH, drawn);
+  if (hasOneCase(drawn)) return drawn.length >= RANDOM_LENGTH && switches >= drawn.length / 4;
+  const isFew = switches < Math.max(3, drawn.length / 9);
+  return switches > 0 && !hasWords(drawn, isFew ? 0.2 : 0.5) && !isReadable(word);
+}
+
+function isReadable(word) {
+  const text = word.replace(/=+$/, '');
+  const plain = Buffer.from(text.slice(0, text.length - (text.length % 4)), 'base64');
+  return /^[\t\n\r -~]*$/.test(plain.toString('latin1'));
+}
+
+/** Whether a word that a sentence calls a token is one, and not the next word of the sentence. */
+function looksLikeToken(word) {
+  const segments = (/\s/.test(word.trim()) ? null : word.match(SEGMENT)) || [];
+  const core = segments.join('');
+  if (/^(?:[0-9]+|[A-Za-z]+)$/.test(core)) return false;
+  if (HEX.test(core)) return core.length >= 16;
+  const longest = longestOf(segments);
+  if (longest.length < 10) return false;
+  const switches = countOf(SWITCH, longest);
+  return hasOneCase(longest)
+    ? switches >= Math.max(3, longest.length / 6)
+    : switches >= (longest.length >= 16 ? 2 : 3) && !hasWords(longest, 0.6);
+}
+
+/** Whether a word that a sentence calls a password is one, and not the next word of the sentence. */
+function looksLikePassword(word) {
+  const bare = word.replace(/^[.,:;!?)]+|[.,:;!?)]+$/g, '');
+  if (bare.length < 6 || /\/|::|^[$%]|\s/.test(bare)) return false;
+  return ODD.test(bare) && !/^\d+$/.test(bare) && !ORDINARY.test(bare);
+}
+
+const PUBLIC_BEFORE = new RegExp(
+  raw`(?:sha-?\d{1,3}|md5|h1|id|hash|digest|checksum|etag|fingerprint|integrity|commit|version|cursor|kid` +
+    raw`|trace|span)\\{0,4}["']?\s{0,2}[:=-]?\s{0,2}\\{0,4}["']?$`,
+  'i'
+);
+const PUBLIC = /^(?:AAAA|_Z|MII|sha(?:256|384|512)-)/; // keys of SSH, mangled names, certificates, hashes
+const PATH = /(?<![\w+-])[a-z]{3,}(?![\w+-])/;
+
+function maskRandom(word, at, text) {
+  if (PUBLIC.test(word) || PUBLIC_BEFORE.test(text.slice(Math.max(at - 24, 0), at))) return word;
+  if (!word.includes('/') || !PATH.test(word)) return isRandom(word) ? MASK : word;
+  const mask = (part) => (part.length >= RANDOM_LENGTH && isRandom(part) ? MASK : part);
+  return word.split('/').map(mask).join('/');
+}
+
+const RANDOM = /[A-Za-z0-9_](?<![\w+-].)[A-Za-z0-9_+/-]{29,}={0,2}/g;
+const UNIT = new RegExp(
+  raw`\s{1,4}(?:char|letter|digit|byte|kb|mb|kib|mib|page|item|time|row|user|second|minute|hour|day|week` +
+    raw`|month|year|of\b|m?s\b|h\b|or more|and more)`,
+  'iy'
+);
+
+/** Whether what was found, with its place and the text, is followed by a unit. */
+function isAmount(found) {
+  const [at, text] = found.slice(-3);
+  return matchAt(UNIT, text, at + found[0].length) !== null;
+}
+
+/** Mask what a sentence says that a secret is. */
+function maskTold(...found) {
+  const { lead, token, value } = groupsOf(found);
+  const bare = value.replace(/[.,:;!?]+$/, '');
+  return (token ? looksLikeToken(bare) : ODD.test(bare) && !isAmount(found)) ? lead + MASK : found[0];
+}
+
+/** Mask what stands at once behind the word for it, and is not the next word of the sentence. */
+function maskNamed(...found) {
+  const [at, text, { lead, token, value }] = found.slice(-3);
+  if (/unexpected $/i.test(text.slice(Math.max(at - 11, 0), at))) return found[0];
+  return (token ? looksLikeToken : looksLikePassword)(value) ? lead + MASK : found[0];
+}
+
+const maskPin = (...found) => (isAmount(found) ? found[0] : groupsOf(found).lead + MASK);
 
 const TOKEN_LENGTH = 15;
 const TOKENS = [
@@ -329,11 +434,55 @@ const PHRASES = [
   ],
   [/auth/, /(b?["']AUTH["'],\s{0,4})b?["'][^"'\n]{0,512}["'](?:,\s{0,4}b?["'][^"'\n]{0,512}["'])?/g, `$1'${MASK}'`],
   [
-    /pass|secret|key/,
+    /passw|passp|passc|pwd|kennwort|secret|token|key|jwt|cookie|credential|session/,
     new RegExp(
-      raw`(\b(?:password|passwd|passphrase|secret|api[ _-]?key)\s{1,4}(?:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}["']?)` +
-        raw`(?!\*\*\*)(?=[^\s"']{0,64}[0-9!@#$%^&*])[^\s"']{4,512}`,
+      raw`(?<lead>(?<!\w)(?:(?<token>token|jwt|cookie|credentials?|access[ _-]?key|session[ _-](?:id|key))` +
+        raw`|passw(?:or)?d|passphrase|passwort|passcode|kennwort|pwd|secret|api[ _-]?key)` +
+        raw`(?:\s{1,4}for\s{1,4}[^\s:]{1,64})?` +
+        raw`(?:\s{1,4}(?:(?:(?:is|was)\s{1,4})?(?:set|changed|reset|updated)\s{1,4}to|is|was|ist)(?:\s{1,4}now)?:?|:)` +
+        raw`\s{1,4}["'\`]?)(?!\*\*\*)(?<value>[^\s"'\`]{4,512})`,
       'gi'
+    ),
+    maskTold,
+  ],
+  [
+    /passw|passp|pwd|kennwort|secret|token|key|jwt|cookie|credential|session/,
+    new RegExp(
+      raw`(?<lead>(?<!\w)(?:(?<token>token|jwt|cookie|credentials?|session(?:[ _-](?:id|key))?` +
+        raw`|(?:api|access|secret|auth|private|signing|encryption|license)[ _-]?key|secret)` +
+        raw`|passw(?:or)?d|passphrase|passwort|kennwort|pwd)\s{1,4}["'\`]?)` +
+        raw`(?<value>[A-Za-z0-9!@#$^&+~][^\s"'\`<>(){}[\],;|\\=:]{5,512})`,
+      'gi'
+    ),
+    maskNamed,
+  ],
+  [
+    /pin|otp|verification|one-time|2fa|mfa|login/,
+    new RegExp(
+      raw`(?<lead>(?<!\w)(?:(?:pin|otp|totp)(?:[ ]code)?|(?:verification|one-time|login|2fa|mfa)[ ](?:code|password|pin))` +
+        raw`(?:\s{1,4}(?:is|was))?:?\s{1,4}["'\`]?)(?<value>[0-9]{4,8})(?![\w-]|[.:]\w)`,
+      'gi'
+    ),
+    maskPin,
+  ],
+  [
+    /htpasswd|rabbitmqctl/,
+    new RegExp(
+      raw`((?:htpasswd[ \t]{1,4}-\w{0,8}b\w{0,8}[ \t]{1,4}(?:[^\s"']{1,256}[ \t]{1,4})?` +
+        raw`|rabbitmqctl[ \t]{1,4}(?:add_user|change_password|authenticate_user)[ \t]{1,4})` +
+        raw`[^\s"']{1,128}[ \t]{1,4}["']?)[^\s"']{1,512}`,
+      'g'
+    ),
+    `$1${MASK}`,
+  ],
+  [/vault/, /(vault[ \t]{1,4}login[ \t]{1,4}["']?)(?![\s-])[^\s"'=]{8,512}(?!=)/g, `$1${MASK}`],
+  [
+    /-u|sqlplus/,
+    new RegExp(
+      raw`(-(?<![\w-]-)U[ =]{0,2}["']?[^\s%:"'-][^\s%:"']{0,63}%` +
+        raw`|sqlplus[ \t]{1,4}(?:-\w{1,8}[ \t]{1,4}){0,4}\w{1,64}/` +
+        raw`|lftp[ \t]{1,4}-u[ \t]{1,4}["']?[^\s,"']{1,64},)[^\s"'@]{1,512}`,
+      'g'
     ),
     `$1${MASK}`,
   ],
@@ -356,7 +505,7 @@ const BLANKS = raw`(?:\s|\\{1,16}[nrt]){0,64}`; // people align values, and JSON
 const ASSIGNMENT = new RegExp(
   raw`(?<key>[A-Za-z_](?<!\w.)(?=(?<more>[\w.-]{0,127}))\k<more>)(?![\w.-])` +
     raw`(?:(?<quoted>\\{0,16}["'\`])?[\])]?(?<index>(?:\[[^[\]\s]{1,64}\]){1,4})?` +
-    raw`(?<plain>${BLANKS}(?:=>|:=|->|[:=|\u2192\u2502]|\\{1,16}u2(?:192|502))${BLANKS})` +
+    raw`(?<plain>${BLANKS}(?:=>|:=|->|[!=]={1,2}(?=\s{0,4}[bBrRuU]?\\{0,16}["'\`])|[:=|\u2192\u2502]|\\{1,16}u2(?:192|502))${BLANKS})` +
     raw`|(?<paired>\\{0,16}["'],\s{0,64})(?=\\{0,16}[bBrRuU]?["'])` +
     raw`|["\`\]]?\s{1,64}(?:${caseless('like|in|by')}|<>|!=)\s{0,64}\(?\s{0,64}(?='))`,
   'g'
@@ -381,18 +530,22 @@ const STATEMENT = /select|update|insert|delete|where|constraint/;
 const REJECTED =
   /(?:^|\n|\\n)(?<key>[A-Za-z_](?=(?<more>[\w.-]{0,127}))\k<more>)(?:\r?\n|\\{1,16}n)[ \t]{1,16}(?:(?!input_value=)[^\n\\]){0,1000}input_value=/g;
 const INPUT = /(?:(?!, input_type=)[^\n])*/y;
-const COMMANDS = /mysql|mariadb|sshpass|redis-cli|login|mongo|sqlcmd|bcp |ldap|plink|pscp|cqlsh|mosquitto|zip|7z/;
+const COMMANDS = /mysql|mariadb|sshpass|redis-cli|login|mongo|sqlcmd|bcp |ldap|plink|pscp|cqlsh|mosquitto|zip|7z|psql|pg_|ipmitool|rar |openssl/;
 const COMMAND = new RegExp(
   raw`(?<end>[\n|])|(?<![\w.-])(?:(?<tool>docker|podman|helm|az|oc|skopeo|buildah)` +
-    raw`|(?<command>login|mysql\w{0,10}|mariadb\w{0,10}|sshpass|redis-cli|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}` +
-    raw`|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))(?![\w.])|(?<=[\s"'])-(?<option>pw(?=[\s"'\\])|[pPaw])` +
+    raw`|(?<command>login|mysql\w{0,10}|mariadb\w{0,10}|sshpass|redis-cli|psql|pg_\w{4,12}|ipmitool` +
+    raw`|(?:un)?rar|openssl|mongo\w{0,10}|sqlcmd|bcp|ldap\w{1,10}` +
+    raw`|plink|pscp|cqlsh|mosquitto_\w{3}|zip|unzip|7z))(?![\w.])|(?<=[\s"'])-(?<option>pw(?=[\s"'\\])|hp|[pPawWk])` +
     raw`(?<apart>[ \t]{1,64}(?![ \t-])|\\{0,16}["'],\s{0,64}[bu]?(?=\\{0,16}["'](?!-)))?(?:\\{0,16}(?<quote>["']))?(?!\*\*\*)`,
   'g'
 );
 const PASSWORD_OPTIONS = { mysql: 'p', mariadb: 'p', sshpass: 'p', 'redis-cli': 'a', mongo: 'p', sqlcmd: 'P', bcp: 'P' };
 Object.assign(PASSWORD_OPTIONS, { ldap: 'w', plink: 'pw', pscp: 'pw', cqlsh: 'p', mosquitto: 'P', zip: 'P', unzip: 'P' });
-Object.assign(PASSWORD_OPTIONS, { '7z': 'p', login: 'p' });
-const GLUED = words('mysql mariadb 7z'); // their password follows the option at once
+Object.assign(PASSWORD_OPTIONS, { '7z': 'p', login: 'p', psql: 'W', pg_: 'W', ipmitool: 'P', rar: 'p', unrar: 'p' });
+Object.assign(PASSWORD_OPTIONS, { openssl: 'k' });
+const OTHER_OPTIONS = { rar: 'hp' };
+const DOUBTFUL = words('psql pg_ openssl'); // a password is known by what it looks like
+const GLUED = words('mysql mariadb 7z rar unrar'); // their password follows the option at once
 const QUOTED = { '"': /(?:[^"\\\n]|\\(?!["\\]))+/y, "'": /(?:[^'\\\n]|\\(?!['\\]))+/y };
 const ARGUMENT = /(?:[^\s"'\\]|\\(?!["'\\])){1,512}/y;
 const ESCAPED =
@@ -414,7 +567,8 @@ const HEADER_VALUE = /(?:="[^"\r\n]*"|[^\r\n"'\\])+/y;
 const QUOTED_VALUE =
   /([bBrRuU]{0,2}")(?:[^"\\\r\n]|\\[^\n])*"?|([bBrRuU]{0,2}')(?:[^'\\\r\n]|\\[^\n]|''(?=\w))*'?|(`)[^`\r\n]*`?/y;
 const ESCAPED_QUOTE = /\\{1,16}["']/y;
-const BARE_VALUE = /(?:[^\s,;&"'<>(){}[\]\\]|[,;&](?![\s"'&;,]|[\w.-]{1,64}[=:]|$)|["'<>\])}\\](?=\w))+/y;
+const BARE_VALUE = /(?:[^\s,;&"'<>(){}[\]\\]|[,;&](?![\s"'&;,]|[\w.-]{1,64}[=:]|$)|["'<>\])}\\](?=\w)(?!(?<=\\)n[-+|\u2500-\u257f]{2}))+/y;
+const RULE_VALUE = /^(?:[-+|:─═┼┤├╪╡╞│╫╢╟┴┬]|\\{1,16}[nr]){3,}$/; // the line below the head of a table is no value
 const BRACKET = /"(?:[^"\\\r\n]|\\[^\n])*"|'(?:[^'\\\r\n]|\\[^\n])*'|[[\](){}]/g;
 const PLAIN_VALUES = words('none null true false undefined nil');
 const NO_SECRETS = words('success failed failure enabled disabled required missing invalid expired closed');
@@ -448,9 +602,10 @@ function redactedPlain(text, isOuter) {
     .join(' ');
   text = applied(ADDRESSES, text, lowered);
   text = applied(TOKENS, text, long);
+  if (long.split(' ').some((word) => word.length >= RANDOM_LENGTH)) text = text.replace(RANDOM, maskRandom);
   if (KEY_HINTS.test(lowered) || SHORT_HINT.test(text)) text = redactKeyed(applied(PHRASES, text, lowered), lowered);
   if (lowered.includes('failing row contains')) text = redactBound(text, lowered);
-  if (isOuter && long) text = redactEncoded(text);
+  if (isOuter && (long || text.includes('%'))) text = redactEncoded(text);
   text = applied(NUMBERS, text, lowered);
   return isOuter ? applied(PERSONAL, text, lowered) : text;
 }
@@ -467,9 +622,11 @@ const withoutValue = (found, value) => found.slice(0, found.length - value.lengt
 function redactKeyed(text, lowered) {
   const mask = (...found) => {
     const { key, value } = groupsOf(found);
-    return isSecretKey(key) && value.trim() && !isPlain(value) ? withoutValue(found[0], value) : found[0];
+    const isSecret = isSecretKey(key) || (isPass(key) && looksLikePassword(value));
+    return isSecret && value.trim() && !isPlain(value) ? withoutValue(found[0], value) : found[0];
   };
   if (text.includes('<')) text = redactElements(text);
+  if (/--|──|══/.test(text)) text = redactTables(text);
   if (lowered.includes('insert')) text = redactInserts(text);
   if (text.includes(')')) text = redactTuples(text);
   if (/param|bind|args|duplicate/.test(lowered)) text = redactBound(text, lowered);
@@ -555,6 +712,69 @@ function endOfElement(text, key, value, end, unclosed) {
   return stop;
 }
 
+const TABLE_RULE = /^[-+|:├╞╟─═┼╪╫┤╡╢ \t]{3,}\r?$/gm; // the line between the head of a table and its rows
+const BORDER = /[|│┃║]/g;
+const NO_VALUES = new Set(['', MASK, 'null', 'none', '[null]', '<null>']);
+const isEmpty = (cell) => NO_VALUES.has(cell.trim().toLowerCase());
+const isHead = (cell) =>
+  cell.length <= 64 && cell.trim().split(/\s+/).length <= 2 && isSecretKey(cell.replace(/^[ \t`*"]+|[ \t`*"]+$/g, ''));
+
+/** Mask the secret columns of tables: what psql, mysql and sqlcmd print, and tables of Markdown. */
+function redactTables(text) {
+  const edits = [];
+  for (const rule of text.matchAll(TABLE_RULE)) {
+    const start = Math.max(rule.index - 1, 0);
+    const head = text.slice(start ? text.lastIndexOf('\n', start - 1) + 1 : 0, start).replace(/\r$/, '');
+    const cells = head.split(BORDER);
+    const end = rule.index + rule[0].length;
+    if (cells.length > 1) {
+      const secret = cells.map((cell, at) => (isHead(cell) ? at : -1)).filter((at) => at >= 0);
+      if (secret.length) maskCells(text, end, secret, cells.length, edits);
+      continue;
+    }
+    const spans = [...rule[0].matchAll(/[-─═:]{2,}/g)].map((dashes) => [dashes.index, dashes.index + dashes[0].length]);
+    const isApart = spans.length > 1 || /^\s/.test(head); // one word with a line below it is a heading
+    const columns = spans
+      .map(([from, to], at) => [from, to, at + 1 < spans.length ? spans[at + 1][0] : undefined])
+      .filter(([from, to]) => isApart && isHead(head.slice(from, to)))
+      .map(([from, , next]) => [from, next]);
+    if (columns.length) maskColumns(text, end, columns, edits);
+  }
+  return edits.length ? replaced(text, edits) : text;
+}
+
+/** Mask cells between borders; in a row of more cells than its head all behind the first secret one. */
+function maskCells(text, start, secret, width, edits) {
+  while (start < text.length) {
+    const end = endOfLine(text, start + 1);
+    const borders = [...text.slice(start + 1, end).matchAll(BORDER)].map((border) => start + 1 + border.index);
+    if (!borders.length) return;
+    const edges = [start, ...borders, end - (text[end - 1] === '\r' ? 1 : 0)];
+    let spans = secret.filter((at) => at + 1 < edges.length).map((at) => [edges[at], edges[at + 1]]);
+    if (edges.length - 1 > width) {
+      const isClosed = !text.slice(edges[edges.length - 2] + 1, edges[edges.length - 1]).trim();
+      spans = [[edges[secret[0]], edges[edges.length - (isClosed ? 2 : 1)]]];
+    }
+    for (const [one, other] of spans)
+      if (!isEmpty(text.slice(one + 1, other))) edits.push([one + 1, other, ` ${MASK} `.padEnd(other - one - 1)]);
+    start = end;
+  }
+}
+
+/** Mask columns that have their places, up to a line that is blank or counts the rows. */
+function maskColumns(text, start, columns, edits) {
+  while (start < text.length) {
+    const end = endOfLine(text, start + 1);
+    const line = text.slice(start + 1, end).replace(/\r$/, '');
+    if (!line.trim() || line.startsWith('(')) return;
+    for (const [from, next] of columns) {
+      const to = Math.min(next === undefined ? line.length : next, line.length);
+      if (!isEmpty(line.slice(from, next))) edits.push([start + 1 + from, start + 1 + to, MASK.padEnd(to - from)]);
+    }
+    start = end;
+  }
+}
+
 function redactTuples(text) {
   return edited(text, TUPLE, (found, end) =>
     hasSecretColumn(found.groups.columns) ? [end, endOfBracket(text, end), `(${MASK})`] : null
@@ -606,9 +826,11 @@ function redactCommands(text) {
           ? told.command
           : Object.keys(PASSWORD_OPTIONS).find((name) => told.command.startsWith(name));
       option = PASSWORD_OPTIONS[command];
-    } else if (option && told.option === option && !(told.apart && GLUED.has(command))) {
+    } else if (option && [option, OTHER_OPTIONS[command] || option].includes(told.option)) {
+      if (told.apart && GLUED.has(command)) return null;
       const value = matchAt(told.quote ? QUOTED[told.quote] : ARGUMENT, text, end);
-      return value && [end, end + value[0].length, MASK];
+      if (!value || (DOUBTFUL.has(command) && !looksLikePassword(value[0]))) return null;
+      return [end, end + value[0].length, MASK];
     }
     return null;
   });
@@ -650,12 +872,16 @@ function valueOf(text, found, start) {
   const { key, quoted, plain, paired, index } = found.groups;
   if (paired && !isPair(text, found.index, start)) return null;
   if (isSecretKey(key) || isSecretOtherwise(text[found.index - 1], key, index)) return valueAt(text, start, key);
-  if (!isWeakKey(key) || !(quoted || plain === '=')) return null;
+  if (!isWeakKey(key)) return null;
   const value = valueAt(text, start, key);
   if (!value) return null;
   const bare = text.slice(start, value[1]).replace(/^[\\"'`]+|[\\"'`]+$/g, '');
-  return bare.length >= 6 && !NO_SECRETS.has(bare.toLowerCase()) ? value : null;
+  if (quoted || plain === '=') return bare.length >= 6 && !NO_SECRETS.has(bare.toLowerCase()) ? value : null;
+  const isSign = key !== 'PASS' && /:|^\s/.test(plain || ''); // PASS: is what tests say
+  return isSign && (isPass(key) ? looksLikePassword : looksLikeToken)(bare) ? value : null;
 }
+
+const isPass = (key) => wordsOf(key).pop() === 'pass';
 
 /** Whether a key is secret without its first letter, as in -Dpassword, or by what it is asked for. */
 function isSecretOtherwise(before, key, index) {
@@ -690,7 +916,7 @@ function valueAt(text, start, key) {
   if ('[{('.includes(text[start] || ' ')) return [MASK, endOfBracket(text, start)];
   const isLine = wordsOf(key).some((word) => word === 'authorization' || word === 'cookie');
   const bare = matchAt(isLine ? HEADER_VALUE : BARE_VALUE, text, start);
-  if (!bare || isPlain(bare[0])) return null;
+  if (!bare || isPlain(bare[0]) || RULE_VALUE.test(bare[0])) return null;
   const end = start + bare[0].length;
   const isNested = bare[0].endsWith(':');
   if (BLOCKS.has(bare[0]) || (isNested && isFirst(text, start))) return [MASK, endOfBlock(text, start)];

@@ -153,6 +153,19 @@ def _texts() -> list[str]:
         "password%253D{0}",
         "sshpass -p {0} ssh h", "['redis-cli', '-a', '{0}']", "Command '['mysql', '-p{0}']' failed",
         "docker login -u ann -p '{0} x' r", "az login; mkdir -p {0}", "glsa_{0}", "EAAC{0}{0}{0}",
+        "if password == '{0}':", "(token !== '{0}')", "pass = {0}",
+        "invalid token {0}", "token '{0}' refused", "password for ann is {0}, change it",
+        "wrong password {0}",
+        "password reset to {0}", "user ann pass: {0}", "session: {0} closed", "acme_{0}Bb8{0}",
+        "id: acme_{0}Bb8{0}", "https://h/p/{0}x7{0}/y", "the PIN is 482913, not {0}",
+        "psql -h db -W {0} shop",
+        "unrar x -hp{0} a.rar", "rar a -hp{0} a.rar", "curl --pass {0} x", "keytool -storepass {0}",
+        "smbclient //h/s -U ann%{0}", "htpasswd -b /etc/users ann {0}", "vault login {0}",
+        "lftp -u ann,{0} h",
+        "sqlplus ann/{0}@db", " id | password\n----+----------\n  1 | {0}\n  2 | x | {0}\n(2 rows)",
+        "| token | user |\n|---|---|\n| {0} | ann |", " password\n----------\n {0}\n(1 row)",
+        "+----+-------+\n| id | token |\n+----+-------+\n|  1 | {0} |\n+----+-------+",
+        "id  password\n--  --------\n1   {0}\n", '" id | password\\n----+----------\\n  1 | {0}\\n"',
     )  # fmt: skip
     ordinary = (
         "GET /users/7 answered 503 in 12 ms", "token_count=5 of 10", "password_file=/etc/x", "author: Ann",
@@ -161,6 +174,13 @@ def _texts() -> list[str]:
         "a:b@c", "", "the secret garden", "basic usage of things", "C:\\Users\\ann\\x", "x" * 3000,
         "key=value&other=thing", "docker run -p 8080:80 image", "mysql -u root -P 3306 -p shop",
         "first_pass: 3 of 4",
+        "token expired", "token bucket refilled", "unexpected token `utf8mb4_general_ci'", "pass: 12 tests",
+        "PASS: TestHTTP2Server (0.03s)", "password is required!", "the password is wrong", "pin 13 set high",
+        "pin 1024 pages", 'secret "shop-db-2" not found', "session 4711 closed", "psql -U ann -W shop",
+        "AbstractSingletonProxyFactoryBeanPostProcessor2", "9fceb02d0ae598e95dc970b74767f19372d61af8",
+        "SHA256:n4bQgYhMfWWaL+qgxVrQFaO0TxsrC4Is0V1sFbDwCgg", "pod shop-7d9f8b6c5d-x2x4z evicted",
+        "0ujtsYcgvSTl8PAuAdqWYSMnLOv", "Password\n--------\nThe password is kept.",
+        " a | b\n---+---\n 1 | token",
         '{"name": "PORT", "value": "5432"}', "usage: login <user> <password> <host>", "C:\\new\\table",
     )  # fmt: skip
     return [

@@ -2,6 +2,8 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from soulfra_monitor.redaction import (
     redact_event,
     redact_value,
 )
+from soulfra_monitor.redaction.patterns import Pattern
 
 # Built from pieces, so that no scanner takes them for real ones.
 GITHUB = "gh" + "p_" + "a1B2" * 9
@@ -219,6 +222,19 @@ def test_time_grows_with_the_length_and_no_faster(piece: str) -> None:
     redact(text)
 
     assert time.process_time() - began < 2.0  # 10 times what it takes; a quadratic pattern takes minutes
+
+
+def test_threads_that_need_a_pattern_first_at_once_all_get_it() -> None:
+    barrier = Barrier(8)
+
+    def find(pattern: Pattern) -> str:
+        barrier.wait()
+        return pattern.sub("x", "a1 b2")
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(50):
+            pattern = Pattern(rf"[a-b](?:[0-9]|{number}z)")
+            assert set(threads.map(find, [pattern] * 8)) == {"x x"}
 
 
 def test_a_context_that_is_too_much_is_an_object_all_the_same() -> None:

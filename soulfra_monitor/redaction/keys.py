@@ -1,8 +1,9 @@
 """Which keys have a secret for a value."""
 
-import re
 from functools import lru_cache
 from itertools import pairwise
+
+from soulfra_monitor.redaction.patterns import Pattern, Places
 
 KEY_LENGTH = 128
 
@@ -74,29 +75,41 @@ VALUE_KEYS = frozenset(
 )
 """And what the value stands under."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_STEM = re.compile(
+_WORD = Pattern(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_STEM = Pattern(
     r"passw(?:or)?d|passphrase|passcode|passwort|secret(?!ar)|api(?:key(?!b)|token)"
     r"|(?:access|private|account|signing|encryption|shared)key|token(?![si])|(?:access|refresh|auth|api)tokens"
-    r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth)pass$|credential|authorization|setcookie"
+    r"|(?:db|pg|sql|user|admin|root|smtp|mail|redis|login|ftp|auth|store|key)pass$|credential|authorization|setcookie"
     r"|session(?:id|key)|csrf|xsrf"
 )
 
+KEY_HINTS = (
+    "pass", "pw", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
+    "srf", "bearer", "session", "signature", "card", "factor", "iban", "cvv", "cvc", "recovery",
+)  # fmt: skip
+"""In lower case: without one of these, or of SHORT_HINT, a key is no secret."""
 
 _HINTS = (
-    "pass", "pw", "secret", "senha", "kennwort", "contrasena", "token", "key", "jwt", "auth", "cook", "cred",
-    "srf", "bearer", "basic", "session", "signature", "card", "factor", "iban", "--user", "-u", "mysql",
-    "redis-cli", "login", "identified", "cvv", "cvc", "mongo", "sqlcmd", "ldap", "plink",
-    "recovery", "cqlsh", "mosquitto", "zip", "failing row", "7z",
+    *KEY_HINTS, "basic", "--user", "-u", "mysql", "redis-cli", "login", "identified", "mongo", "sqlcmd",
+    "ldap", "plink", "verification", "one-time", "2fa", "mfa", "psql", "pg_", "ipmitool", "rar ", "openssl",
+    "sqlplus", "htpasswd", "rabbitmqctl", "vault", "lftp", "cqlsh", "mosquitto", "zip", "failing row", "7z",
 )  # fmt: skip
-_SHORT_HINT = re.compile(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
+SHORT_HINT = Pattern(r"[OoPpSsCc](?:tp|TP|in|IN|sn|SN|id|ID|ig|IG|at|AT)(?![a-z])")
 
 
 def may_have_keys(text: str, lowered: str) -> bool:
     """Say quickly whether *text* can have a secret key, or a phrase that leads to a secret."""
-    if any([hint in lowered for hint in _HINTS]):  # noqa: C419 - a list is faster
-        return True
-    return _SHORT_HINT.search(text) is not None
+    for hint in _HINTS:
+        if hint in lowered:
+            return True
+    return SHORT_HINT.search(text) is not None
+
+
+def key_places(places: Places, lowered: str) -> list[int]:
+    """Return where something stands without which a key is no secret, in their order."""
+    found = places.of([hint for hint in KEY_HINTS if hint in lowered])
+    short = [one.start() for one in SHORT_HINT.finditer(places.text)]
+    return sorted(found + short) if short else found
 
 
 @lru_cache(maxsize=4096)

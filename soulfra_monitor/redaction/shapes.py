@@ -6,8 +6,16 @@ character and looks behind it afterwards: the engine finds that character many t
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from soulfra_monitor.redaction.patterns import Edit, Pattern, Places, replaced
+from soulfra_monitor.redaction.randomness import (
+    RANDOM_LENGTH,
+    is_random,
+    looks_like_a_password,
+    looks_like_a_token,
+)
 
 MASK = "***"
 
@@ -23,12 +31,57 @@ class Shape:
 
     name: str
     hints: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: Pattern
     replacement: Replace = MASK
+
+    def masked_at(self, places: Places, lowered: str) -> str:
+        found_at = places.of([hint for hint in self.hints if hint in lowered])
+        if places.are_dense(found_at):
+            return self.pattern.sub(self.replacement, places.text)
+        edits: list[Edit] = []
+        done = 0
+        for place in found_at:
+            found = self.pattern.match(places.text, place) if place >= done else None
+            if found:
+                replace = self.replacement
+                masked = found.expand(replace) if isinstance(replace, str) else replace(found)
+                edits.append((place, found.end(), masked))
+                done = found.end()
+        return replaced(places.text, edits) if edits else places.text
+
+
+class Shapes:
+    """Kinds of secrets that are looked for together, in their order: those of which there are hints."""
+
+    def __init__(self, *shapes: Shape) -> None:
+        self._shapes = shapes
+        self._hints = [(hint, at) for at, shape in enumerate(shapes) for hint in shape.hints or ("",)]
+
+    def __iter__(self) -> Iterator[Shape]:
+        return iter(self._shapes)
+
+    def masked(self, text: str, lowered: str) -> str:
+        """Return *text* with them masked; *lowered* are its words."""
+        for shape in self._hinted(lowered):
+            text = shape.pattern.sub(shape.replacement, text)
+        return text
+
+    def masked_at(self, places: Places, lowered: str) -> str:
+        """Do the same where each begins with one of its hints: most of the text is passed over."""
+        text = places.text
+        for shape in self._hinted(lowered):
+            masked = shape.masked_at(places, lowered)
+            if masked != text:
+                text, places = masked, Places(masked)
+        return text
+
+    def _hinted(self, lowered: str) -> list[Shape]:
+        hinted = [at for hint, at in self._hints if hint in lowered]
+        return [self._shapes[at] for at in dict.fromkeys(hinted)] if hinted else []
 
 
 def _shape(name: str, hints: str, pattern: str, replacement: Replace = MASK) -> Shape:
-    return Shape(name, tuple(hints.split()), re.compile(pattern), replacement)
+    return Shape(name, tuple(hints.split()), Pattern(pattern), replacement)
 
 
 def _token(hints: str, prefix: str, rest: str) -> Shape:
@@ -41,7 +94,7 @@ def _luhn(digits: str) -> bool:
     return (sum(map(int, digits[-1::-2])) + sum(two - 9 if two > 9 else two for two in doubled)) % 10 == 0  # noqa: PLR2004
 
 
-_CARD = re.compile(
+_CARD = Pattern(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
     r"|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
 )
@@ -63,11 +116,12 @@ def _mask_iban(found: re.Match[str]) -> str:
     return MASK if number % 97 == 1 else found[0]
 
 
-_SCHEME = re.compile(r"[A-Za-z0-9+.-]{0,31}[A-Za-z]")
+_SCHEME = Pattern(r"[A-Za-z0-9+.-]{0,31}[A-Za-z]")
 _WEB = frozenset({"http", "https", "ws", "wss"})
-_USER = re.compile(r"[\w.-]{1,64}(?://)?(?![\w:/.])")
+_USER = Pattern(r"[\w.-]{1,64}(?://)?(?![\w:/.])")
 """Both for the text before a match, read from its end: so the engine begins at one place only."""
-_BEFORE_AUTH = re.compile(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
+
+_BEFORE_AUTH = Pattern(r"(?:^|[\"'`>]|\b(?i:commands?|redis-cli|args|hello \d):?)[ \t]{0,4}$")
 
 
 def _before(found: re.Match[str], length: int) -> str:
@@ -89,6 +143,56 @@ def _mask_bare_login(found: re.Match[str]) -> str:
 def _mask_auth(found: re.Match[str]) -> str:
     before = _before(found, 24)
     return f"{found[1]}{MASK}" if _BEFORE_AUTH.search(before) else found[0]
+
+
+_PUBLIC_BEFORE = Pattern(
+    r"(?i)(?:sha-?\d{1,3}|md5|h1|id|hash|digest|checksum|etag|fingerprint|integrity|commit|version|cursor|kid"
+    r"|trace|span)\\{0,4}[\"']?\s{0,2}[:=-]?\s{0,2}\\{0,4}[\"']?$"
+)
+_PUBLIC = ("AAAA", "_Z", "MII", "sha256-", "sha384-", "sha512-")
+"""How public keys in SSH's form, mangled names of functions, certificates and hashes begin."""
+
+_PATH = Pattern(r"(?<![\w+-])[a-z]{3,}(?![\w+-])")
+
+
+def _mask_random(found: re.Match[str]) -> str:
+    word = found[0]
+    if word.startswith(_PUBLIC) or _PUBLIC_BEFORE.search(_before(found, 24)):
+        return word
+    if "/" not in word or not _PATH.search(word):
+        return MASK if is_random(word) else word
+    return "/".join(
+        [MASK if len(part) >= RANDOM_LENGTH and is_random(part) else part for part in word.split("/")]
+    )
+
+
+_ODD = Pattern(r"[0-9!@#$%^&*]")
+_UNIT = Pattern(
+    r"(?i)\s{1,4}(?:char|letter|digit|byte|kb|mb|kib|mib|page|item|time|row|user|second|minute|hour|day|week"
+    r"|month|year|of\b|m?s\b|h\b|or more|and more)"
+)
+
+
+def _mask_told(found: re.Match[str]) -> str:
+    """Mask what a sentence says that a secret is."""
+    value = found["value"].rstrip(".,:;!?")
+    if found["token"]:
+        is_secret = looks_like_a_token(value)
+    else:
+        is_secret = _ODD.search(value) is not None and not _UNIT.match(found.string, found.end())
+    return found["lead"] + MASK if is_secret else found[0]
+
+
+def _mask_named(found: re.Match[str]) -> str:
+    """Mask what stands at once behind the word for it, and is not the next word of the sentence."""
+    if _before(found, 11).lower().endswith("unexpected "):
+        return found[0]
+    looks_like_one = looks_like_a_token if found["token"] else looks_like_a_password
+    return found["lead"] + MASK if looks_like_one(found["value"]) else found[0]
+
+
+def _mask_pin(found: re.Match[str]) -> str:
+    return found[0] if _UNIT.match(found.string, found.end()) else found["lead"] + MASK
 
 
 _TOKENS = (
@@ -140,7 +244,7 @@ _TOKENS = (
 )  # fmt: skip
 """What to look for, the prefix of who issues it, and what follows."""
 
-ADDRESSES: tuple[Shape, ...] = (
+ADDRESSES = Shapes(
     _shape(
         "private key",
         "-----begin",
@@ -182,7 +286,7 @@ ADDRESSES: tuple[Shape, ...] = (
 )
 """What an address gives away, and keys in their own armour."""
 
-TOKENS: tuple[Shape, ...] = (
+TOKENS = Shapes(
     _shape("JSON web token", "eyj", r"(?<![\w.-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}"),
     *(_token(hints, prefix, rest) for hints, prefix, rest in _TOKENS),
     _shape(
@@ -194,7 +298,7 @@ TOKENS: tuple[Shape, ...] = (
 )
 """In words of at least TOKEN_LENGTH characters."""
 
-PHRASES: tuple[Shape, ...] = (
+PHRASES = Shapes(
     _shape(
         "bearer token",
         "bearer",
@@ -241,25 +345,68 @@ PHRASES: tuple[Shape, ...] = (
         rf"AUTH\1'{MASK}'",
     ),
     _shape(
-        "password told in a sentence",
-        "password passwd passphrase secret key",
-        r"([PpSsAa](?<!\w.)(?i:assword|asswd|assphrase|ecret|pi[ _-]?key)"
-        r"\s{1,4}(?i:(?:is|was)|for [^\s:]{1,64}:)\s{1,4}[\"']?)"
-        r"(?!\*\*\*)(?=[^\s\"']{0,64}[0-9!@#$%^&*])[^\s\"']{4,512}",
+        "secret told in a sentence",
+        "passw passp passc pwd kennwort secret token jwt cookie credential session access api",
+        r"(?<!\w)(?P<lead>(?i:(?P<token>token|jwt|cookie|credentials?|access[ _-]?key|session[ _-](?:id|key))"
+        r"|passw(?:or)?d|passphrase|passwort|passcode|kennwort|pwd|secret|api[ _-]?key)"
+        r"(?:\s{1,4}for\s{1,4}[^\s:]{1,64})?"
+        r"(?:\s{1,4}(?i:(?:(?:is|was)\s{1,4})?(?:set|changed|reset|updated)\s{1,4}to|is|was|ist)"
+        r"(?:\s{1,4}now)?:?|:)"
+        r"\s{1,4}[\"'`]?)(?!\*\*\*)(?P<value>[^\s\"'`]{4,512})",
+        _mask_told,
+    ),
+    _shape(
+        "secret named in a sentence",
+        "passw passp pwd kennwort secret token jwt cookie credential session access api auth private signing"
+        " encryption license",
+        r"(?<!\w)(?P<lead>(?i:(?P<token>token|jwt|cookie|credentials?|session(?:[ _-](?:id|key))?"
+        r"|(?:api|access|secret|auth|private|signing|encryption|license)[ _-]?key|secret)"
+        r"|passw(?:or)?d|passphrase|passwort|kennwort|pwd)\s{1,4}[\"'`]?)"
+        r"(?P<value>[A-Za-z0-9!@#$^&+~][^\s\"'`<>(){}\[\],;|\\=:]{5,512})",
+        _mask_named,
+    ),
+    _shape(
+        "PIN in a sentence",
+        "pin otp totp verification one-time 2fa mfa login",
+        r"(?<!\w)(?P<lead>(?i:(?:pin|otp|totp)(?:[ ]code)?"
+        r"|(?:verification|one-time|login|2fa|mfa)[ ](?:code|password|pin))"
+        r"(?:\s{1,4}(?i:is|was))?:?\s{1,4}[\"'`]?)(?P<value>[0-9]{4,8})(?![\w-]|[.:]\w)",
+        _mask_pin,
+    ),
+    _shape(
+        "password behind the name of a user",
+        "htpasswd rabbitmqctl",
+        r"((?:htpasswd[ \t]{1,4}-\w{0,8}b\w{0,8}[ \t]{1,4}(?:[^\s\"']{1,256}[ \t]{1,4})?"
+        r"|rabbitmqctl[ \t]{1,4}(?:add_user|change_password|authenticate_user)[ \t]{1,4})"
+        r"[^\s\"']{1,128}[ \t]{1,4}[\"']?)[^\s\"']{1,512}",
+        rf"\1{MASK}",
+    ),
+    _shape(
+        "token of a login",
+        "vault",
+        r"(vault[ \t]{1,4}login[ \t]{1,4}[\"']?)(?![\s-])[^\s\"'=]{8,512}(?!=)",
+        rf"\1{MASK}",
+    ),
+    _shape(
+        "user and password of a command in its own form",
+        "-u sqlplus lftp",
+        r"(-(?<![\w-]-)U[ =]{0,2}[\"']?[^\s%:\"'-][^\s%:\"']{0,63}%"
+        r"|sqlplus[ \t]{1,4}(?:-\w{1,8}[ \t]{1,4}){0,4}\w{1,64}/"
+        r"|lftp[ \t]{1,4}-u[ \t]{1,4}[\"']?[^\s,\"']{1,64},)[^\s\"'@]{1,512}",
         rf"\1{MASK}",
     ),
     _shape(
         "key of two words",
-        "key token",
+        "api access secret private signing encryption auth account",
         r"([AaSsPpEe](?<!\w.)(?i:pi|ccess|ecret|rivate|igning|ncryption|uth|ccount)[ ](?i:key|token)"
         r"\s{0,64}+[:=]\s{0,64}+[\"']?)"
         r"(?!\*\*\*)[^\s\"',;]{4,512}",
         rf"\1{MASK}",
     ),
 )
-"""What words around it give away."""
+"""What words around it give away. Each begins with one of its hints."""
 
-NUMBERS: tuple[Shape, ...] = (
+NUMBERS = Shapes(
     _shape("card number", "", r"[2-6]\d\d\d[ -]?\d\d\d\d(?:[ -]?\d){4,11}(?![\w-])", _mask_card),
     _shape(
         "bank account",
@@ -269,7 +416,10 @@ NUMBERS: tuple[Shape, ...] = (
     ),
 )
 
-SHAPES = (*ADDRESSES, *TOKENS, *PHRASES, *NUMBERS)
+RANDOM = _shape("random word", "", r"[A-Za-z0-9_](?<![\w+-].)[A-Za-z0-9_+/-]{29,}={0,2}", _mask_random)
+"""What was issued by somebody we do not know: in words of at least RANDOM_LENGTH characters."""
+
+SHAPES = (*ADDRESSES, *TOKENS, RANDOM, *PHRASES, *NUMBERS)
 """All of them, in the order in which they are applied."""
 
 
@@ -285,3 +435,7 @@ HOME = _shape(
     r"(/home/|/Users/|[A-Za-z]:\\{1,2}Users\\{1,2})[^/\\\s\"'<>:]{1,64}",
     rf"\1{MASK}",
 )
+
+
+def mask_random(text: str) -> str:
+    return RANDOM.pattern.sub(_mask_random, text)
