@@ -37,7 +37,7 @@ def test_an_alert_becomes_a_run_that_ends_as_recovered(world: Any, until: Any) -
     assert (step.action, step.state, step.result) == ("restart", "done", "restart done")
     assert "rung 1" in run.evidence
     assert world.notifier.told == []
-    assert world.count("soulfra_runs_total", playbook="down", outcome="recovered") == 1
+    until(lambda: world.count("soulfra_runs_total", playbook="down", outcome="recovered") == 1)
 
 
 def test_an_exit_code_alone_is_no_recovery(make_world: Any, until: Any) -> None:
