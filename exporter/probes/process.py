@@ -291,7 +291,7 @@ def _facts_of(members: Sequence[Stat], memory: ProcessMemory) -> ProcessFacts:
         pid=main.pid,
         start_time=procfs.start_time(main.start_ticks),
         start_ticks=main.start_ticks,
-        status=_status(main.state),
+        status=_status(main),
         cpu_seconds=_cpu_seconds(members, memory),
         resident_bytes=sum(stat.resident_bytes for stat in members),
         memory_limit_bytes=memory.memory_limit,
@@ -332,10 +332,10 @@ def _sum(values: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _status(state: str) -> ProcessStatus:
-    if state in "ZXx":
+def _status(main: Stat) -> ProcessStatus:
+    if main.ended:
         return ProcessStatus.ZOMBIE
-    return ProcessStatus.STOPPED if state == "T" else ProcessStatus.RUNNING
+    return ProcessStatus.STOPPED if main.state == "T" else ProcessStatus.RUNNING
 
 
 @lru_cache(maxsize=1024)

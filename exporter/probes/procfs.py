@@ -1,5 +1,9 @@
-"""Reads /proc. What ends while we look, or is not ours to look at, is None; nothing raises for it."""
+"""Reads /proc. What ends while we look, or is not ours to look at, is None; nothing raises for it.
 
+What we lack ourselves, such as a free file handle, raises OSError: it must not look like an end.
+"""
+
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ COMMAND_LINE_LIMIT = 16384  # bytes; command lines are written by strangers
 # Columns of /proc/PID/stat after the name.
 _STATE, _PARENT, _USER_TIME, _SYSTEM_TIME, _THREADS, _START, _RESIDENT = 0, 1, 11, 12, 17, 19, 21
 _CLOCK_STEP = 1.0
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 Identity = tuple[int, int]
 """Number and start, which no two processes share between two boots."""
@@ -36,8 +41,11 @@ class Stat:
 
     @property
     def ended(self) -> bool:
-        """Whether it is a zombie: it has ended, and nobody has waited for it."""
-        return self.state in "ZXx"
+        """Whether it is a zombie: it has ended, and nobody has waited for it.
+
+        One whose first thread has ended and others have not is shown as a zombie too.
+        """
+        return self.state in "ZXx" and self.threads <= 1
 
 
 def pids() -> Iterator[int]:
@@ -100,7 +108,8 @@ def links(pid: int) -> Iterator[str]:
     folder = f"/proc/{pid}/fd"
     try:
         entries = os.listdir(folder)  # noqa: PTH208 - as in _read
-    except OSError:
+    except OSError as error:
+        _raise_ours(error)
         return
     for entry in entries:
         try:
@@ -140,11 +149,19 @@ def _read(path: str) -> bytes:
     """Read a small file of /proc, without the weight of Path and open: it is done for every process."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        _raise_ours(error)
         return b""
     try:
         return os.read(handle, _READ_AT_ONCE)
-    except OSError:  # it ended after the file was opened
+    except OSError as error:  # it ended after the file was opened
+        _raise_ours(error)
         return b""
     finally:
         os.close(handle)
+
+
+def _raise_ours(error: OSError) -> None:
+    """Raise *error* when it is a want of this process or machine, and says nothing about who is looked at."""
+    if error.errno in _OURS:
+        raise error

@@ -1,6 +1,7 @@
 """The process probe on real processes."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -665,3 +666,103 @@ async def test_a_machine_without_threads_is_no_evidence(
         "processes cannot be looked for: no thread can be started",
     )
     assert after.reason is Reason.GONE
+
+
+@pytest.mark.parametrize("how", ["match", "pid_file", "user"])
+async def test_a_process_that_no_handle_was_left_to_look_at_is_not_gone(
+    context: Context,
+    launch: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    running = launch(*SLEEPER, marker)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    wanted = {
+        "match": {"match": marker},
+        "pid_file": {"pid_file": str(file)},
+        "user": {"match": marker, "user": os.getuid()},
+    }[how]
+    opened = os.open
+
+    def none_left(path: str, *more: Any) -> int:
+        closed = {"match": "cmdline", "pid_file": "stat", "user": "status"}[how]
+        if path == f"/proc/{running.pid}/{closed}":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", none_left)
+    outcome = await ask(context, **wanted)
+
+    assert (outcome.reason, outcome.detail) == (
+        Reason.INTERNAL,
+        "processes cannot be looked for: Too many open files",
+    )
+
+
+async def test_the_holder_of_a_port_that_no_handle_was_left_to_look_at_is_not_another_user_s(
+    context: Context,
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    server = serve(port)
+    listed, looks = os.listdir, []
+
+    def none_left(path: str) -> list[str]:
+        if path == f"/proc/{server.pid}/fd":
+            looks.append(path)
+            if len(looks) == 1:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", none_left)
+
+    assert (await ask(context, port=port, user=os.getuid())).reason is Reason.INTERNAL
+
+
+async def test_a_watch_that_no_handle_was_left_for_keeps_none(
+    context: Context, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+    facts = (await ask(context, match=marker)).process
+    assert facts is not None
+
+    close = os.close
+
+    def none_left(_pid: int) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("exporter.probes.ending.read_stat", none_left)
+    closed: list[int] = []
+    monkeypatch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+    with pytest.raises(OSError, match="Too many open files"):
+        ProcessEnd(facts, lambda: None)
+
+    assert len(closed) == 1
+
+
+MAIN_THREAD_ENDS = """
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+
+
+async def test_a_process_lives_as_long_as_one_of_its_threads(
+    context: Context, launch: Callable[..., Any], tmp_path: Path, until: Any
+) -> None:
+    running = launch(sys.executable, "-c", MAIN_THREAD_ENDS)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    await until(lambda: (stat := procfs.read_stat(running.pid)) is not None and stat.state == "Z")
+
+    outcome = await ask(context, pid_file=str(file))
+
+    assert outcome.reason is None
+    assert outcome.process is not None
+    assert outcome.process.status is ProcessStatus.RUNNING
