@@ -225,7 +225,8 @@ async def _count_faults(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         # The edge: one request fails, the watch goes on.
         request.app[EXPORTER].counters.internal_errors["request"] += 1
-        log.exception("%s %s failed", request.method, request.path)
+        # The path as it was sent: with its escapes undone it could have lines of its own.
+        log.exception("%s %s failed", request.method, request.rel_url.raw_path)
         return web.json_response({"error": "internal error"}, status=500)
 
 

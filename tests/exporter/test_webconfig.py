@@ -749,6 +749,35 @@ async def test_what_is_no_http_is_answered_briefly_and_fills_no_log(
     assert [one.message for one in caplog.records if one.levelno > logging.INFO] == []
 
 
+async def test_credentials_that_are_no_text_are_refused_and_no_fault_of_ours(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    await running.start({"basic_auth_users": {"scraper": HASH}})
+    answer = await sent_raw(
+        running,
+        b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Basic \xe9\xff\r\n\r\n",
+    )
+
+    assert b" 401 " in answer.partition(b"\r\n")[0]
+    assert running.exporter.counters.internal_errors.total() == 0
+    assert [one.message for one in caplog.records if one.levelno > logging.INFO] == []
+
+
+async def test_a_request_that_fails_writes_no_lines_of_its_own_into_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.start({})
+
+    async def broken(_door: Door, _request: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Door, "refusal", broken)
+    await sent_raw(running, b"GET /x%0aERROR%20all%20is%20lost HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert told == ["GET /x%0aERROR%20all%20is%20lost failed"]
+
+
 async def test_answers_tell_no_versions(running: Running) -> None:
     await running.start({})
     answer = await sent_raw(running, b"GET /-/healthy HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
