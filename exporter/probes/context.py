@@ -187,7 +187,7 @@ class Progress:
         )
 
     def _masked(self, text: str) -> str:
-        for secret in self._hidden:
+        for secret in sorted(self._hidden, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, MASK)
         return text
 
