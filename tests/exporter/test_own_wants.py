@@ -114,15 +114,17 @@ async def test_who_leaves_the_line_leaves_nothing_and_a_thread_that_works_keeps_
     judging.close()
 
 
-@pytest.mark.parametrize("kind", ["http", "redis"])
+@pytest.mark.parametrize("kind", ["http", "redis", "postgres", "mysql"])
 async def test_a_file_of_ours_that_hangs_holds_nobody_up_and_is_no_evidence(
     context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: Callable[[], int], kind: str
 ) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(own_files, "read_own", lambda *_: go_on.wait(20) and b"secret-" + b"1")
     file = str(tmp_path / "secret")
+    pytest.importorskip(f"exporter.probes.{kind}")
     config: dict[str, Any] = {kind: f"{kind}://127.0.0.1:{free_port()}/"}
-    config |= {"password_file": file} if kind == "redis" else {"bearer": {"token_file": file}}
+    config |= {"bearer": {"token_file": file}} if kind == "http" else {"password_file": file}
+    config |= {"username": "prober"} if kind in ("postgres", "mysql") else {}
     started = time.monotonic()
 
     asked = asyncio.create_task(look(context, **config))
