@@ -29,6 +29,7 @@ _SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_ISSUER_IS_NOT_FOUND = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
 _OURS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
@@ -238,7 +239,7 @@ def _own_want(error: BaseException) -> tuple[Reason, str] | None:
     """Return the failure when the exporter itself lacks something: no evidence about the peer."""
     if isinstance(error, OwnWantError):
         return Reason.INTERNAL, f"the exporter has too much to do: {error.strerror}"
-    number = _errno_now() if isinstance(error, socket.gaierror) else getattr(error, "errno", None)
+    number = _errno_now() if _hides_want(error) else getattr(error, "errno", None)
     if not isinstance(error, OSError) or number not in _OURS:
         return None
     if number in (errno.EMFILE, errno.ENFILE):
@@ -248,8 +249,14 @@ def _own_want(error: BaseException) -> tuple[Reason, str] | None:
     return Reason.INTERNAL, f"this machine has no memory left for the connection: {error.strerror}"
 
 
+def _hides_want(error: BaseException) -> bool:
+    """Whether *error* may come of a file that we could not open: of a resolver, or of an authority."""
+    unknown = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == _ISSUER_IS_NOT_FOUND
+    return unknown or isinstance(error, socket.gaierror)
+
+
 def _errno_now() -> int | None:
-    """Return why no socket can be opened now; resolvers do not say it when that was what they lacked."""
+    """Return why no file can be opened now, for those who do not say it when that was what they lacked."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except OSError as error:
@@ -301,8 +308,22 @@ def _remade(configs: list[Tls]) -> dict[Tls, ssl.SSLContext]:
     return made
 
 
+def _check_authorities(context: ssl.SSLContext) -> None:
+    """Raise OSError when the system's authorities are not in *context* for a want of ours: nobody tells."""
+    file = ssl.get_default_verify_paths().cafile
+    if file is None or context.cert_store_stats()["x509"]:
+        return
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
+
+
 def _tls_context(config: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=config.ca_file)
+    if config.ca_file is None:
+        _check_authorities(context)
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from exporter.kinds import read_probe
+from exporter.kinds import Tls, read_probe
 from exporter.observation import Outcome, Reason
 from exporter.probes import command, own_files, probe_function
-from exporter.probes.context import Context, failure_of
+from exporter.probes.context import Context, TlsFileError, Tools, failure_of
 from exporter.probes.patience import Judging, OwnWantError
 
 
@@ -74,6 +75,25 @@ def test_a_name_that_is_not_resolved_for_want_of_files_is_internal() -> None:
 
     assert without[0] is Reason.INTERNAL
     assert failure_of(error, connected=False)[0] is Reason.DNS
+
+
+def test_a_context_that_no_file_was_left_for_is_not_kept_without_authorities(
+    make_certificate: Callable[[int], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(make_certificate(30)[1]))
+    with no_open_files_left(), pytest.raises(TlsFileError, match="Too many open files"):
+        tools.tls(Tls())
+
+    assert tools.tls(Tls()).cert_store_stats()["x509"] == 1
+
+
+def test_an_authority_that_is_not_found_for_want_of_files_is_no_evidence() -> None:
+    error = ssl.SSLCertVerificationError(1, "verify failed")
+    error.verify_code, error.verify_message = 20, "unable to get local issuer certificate"
+    with no_open_files_left():
+        want = failure_of(error, connected=True)[0]
+
+    assert (want, failure_of(error, connected=True)[0]) == (Reason.INTERNAL, Reason.TLS_VERIFY)
 
 
 async def test_judging_takes_few_threads_and_sends_away_whom_it_has_no_place_for() -> None:
