@@ -680,11 +680,11 @@ async def test_a_process_that_no_handle_was_left_to_look_at_is_not_gone(
     running = launch(*SLEEPER, marker)
     file = tmp_path / "service.pid"
     file.write_text(str(running.pid))
-    wanted = {
+    ways: dict[str, dict[str, Any]] = {
         "match": {"match": marker},
         "pid_file": {"pid_file": str(file)},
         "user": {"match": marker, "user": os.getuid()},
-    }[how]
+    }
     opened = os.open
 
     def none_left(path: str, *more: Any) -> int:
@@ -694,7 +694,7 @@ async def test_a_process_that_no_handle_was_left_to_look_at_is_not_gone(
         return opened(path, *more)
 
     monkeypatch.setattr(os, "open", none_left)
-    outcome = await ask(context, **wanted)
+    outcome = await ask(context, **ways[how])
 
     assert (outcome.reason, outcome.detail) == (
         Reason.INTERNAL,
@@ -739,7 +739,12 @@ async def test_a_watch_that_no_handle_was_left_for_keeps_none(
 
     monkeypatch.setattr("exporter.probes.ending.read_stat", none_left)
     closed: list[int] = []
-    monkeypatch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+
+    def note_close(handle: int) -> None:
+        closed.append(handle)
+        close(handle)
+
+    monkeypatch.setattr(os, "close", note_close)
     with pytest.raises(OSError, match="Too many open files"):
         ProcessEnd(facts, lambda: None)
 

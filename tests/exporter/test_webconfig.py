@@ -6,6 +6,8 @@ import http.client
 import json
 import logging
 import os
+import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -353,6 +355,81 @@ async def test_one_peer_cannot_take_all_connections(
     for _, writer in greedy:
         writer.close()
     await until(lambda: "127.0.0.9" not in running.listener._peers)
+
+
+async def test_handshakes_that_nobody_goes_on_with_are_bounded(
+    running: Running,
+    make_certificate: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 3)
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    over, over_writer = await asyncio.open_connection(host, int(port))
+
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(over.read(), 5) == b""
+    with pytest.raises(aiohttp.ClientError):
+        await running.get(tls=trusting(pem))
+
+    for _, writer in [*silent, (over, over_writer)]:
+        writer.close()
+
+    async def served() -> bool:
+        with suppress(aiohttp.ClientError):
+            return (await running.get(tls=trusting(pem)))[0] == 200
+        return False
+
+    await until(served)
+
+
+async def test_handshakes_of_one_peer_are_bounded_end_in_time_and_leave_nothing(
+    running: Running,
+    make_certificate: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS_OF_ONE", 2)
+    monkeypatch.setattr(serving, "HANDSHAKE_LIMIT", 0.5)
+    monkeypatch.setattr(serving, "is_loopback", lambda host: host != "127.0.0.9")
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    greedy = [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.9", 0)) for _ in range(3)]
+
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(greedy[2][0].read(), 0.3) == b""
+    assert (await running.get(tls=trusting(pem)))[0] == 200
+    for reader, writer in greedy:
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    await until(lambda: not running.listener._handshakes and "127.0.0.9" not in running.listener._peers)
+
+
+async def test_a_machine_without_a_free_file_goes_on_listening_once_there_is_one(
+    running: Running, make_certificate: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ACCEPT_AGAIN", 0.1)
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    await asyncio.sleep(0.05)
+    opened = socket.create_connection((host, int(port)))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        await asyncio.sleep(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert (await running.get(tls=trusting(pem)))[0] == 200
+    opened.close()
+    writer.close()
 
 
 async def test_old_tls_and_plain_text_get_no_answer(
