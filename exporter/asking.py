@@ -60,6 +60,7 @@ class FileReader:
 
     place: FileSd
     folder: Path
+    refresh: float = 0.0  # seconds between looks, as of HttpReader
     _seen: _Files = field(default_factory=_Files)
     _recall: dict[str, Any] = field(default_factory=dict)
 
@@ -113,7 +114,7 @@ class HttpReader:
     def __init__(self, place: HttpSd, folder: Path, refresh: float) -> None:
         self._place = place
         self._folder = folder
-        self._refresh = refresh
+        self.refresh = refresh  # seconds between looks, which it tells
         self._known = Found()
         self._recall: dict[str, Any] = {}
 
@@ -152,7 +153,7 @@ class HttpReader:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"soulfra-monitor/{__version__}",
-            "X-Prometheus-Refresh-Interval-Seconds": f"{self._refresh:g}",
+            "X-Prometheus-Refresh-Interval-Seconds": f"{self.refresh:g}",
         }
         if self._place.bearer_token_file is not None:
             headers["Authorization"] = f"Bearer {_secret(self._folder / self._place.bearer_token_file)}"

@@ -280,11 +280,12 @@ async def test_a_reload_keeps_what_was_found_and_makes_it_anew_when_the_template
 
     await exporter.reload()
     assert exporter.world.services["one"].probes["tcp"] is kept
-    entry = {**asked(url), "service": {**TEMPLATE, "name": "agent-{{ labels.name }}"}}
+    entry = {**asked(url), "refresh": "5s", "service": {**TEMPLATE, "name": "agent-{{ labels.name }}"}}
     config = {"exporter": RHYTHM, "discovery": [entry]}
     (tmp_path / "soulfra.yml").write_text(yaml.safe_dump(config))
     await exporter.reload()
     assert names(exporter) == {"agent-one"}
+    assert [counts.refresh for counts in exporter.counters.discovery.values()] == [5.0]
 
     (tmp_path / "soulfra.yml").write_text(yaml.safe_dump({"exporter": RHYTHM}))
     await exporter.reload()
