@@ -134,7 +134,8 @@ def _by_pid_file(config: ProcessProbe, file: Path, memory: ProcessMemory) -> _Si
         _refuse_to_guess(pid)
         ended = (main,) if main else ()
         return _Sight(members=ended, reason=Reason.GONE, detail=f"process {pid} of the pid file has ended")
-    if procfs.start_time(main.start_ticks) > written + 1:
+    is_younger = procfs.start_time(main.start_ticks) > written + 1
+    if is_younger and main.identity != memory.main:  # one that we know looks younger once a clock is set anew
         # The number went to another process after the file was written.
         return _Sight(reason=Reason.GONE, detail=f"process {pid} of the pid file is a younger one")
     if not _is_of(config, pid):

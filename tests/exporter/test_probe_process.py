@@ -589,6 +589,24 @@ async def test_a_clock_that_is_set_anew_makes_no_restart(
     assert (after.restarts, after.start_ticks) == (0, before.start_ticks)
 
 
+async def test_a_clock_that_is_set_forward_makes_no_stranger_of_the_process_of_a_pid_file(
+    context: Context, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    running = launch(*SLEEPER)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    before = await ask(context, pid_file=str(file))
+
+    monkeypatch.setattr(procfs, "time", lambda: time.time() + 7200)
+    after = await ask(context, pid_file=str(file))
+    stranger = await ask(Context(timeout=2, tools=context.tools), pid_file=str(file))
+    monkeypatch.undo()
+    await ask(context, pid_file=str(file))
+
+    assert (before.reason, after.reason) == (None, None)
+    assert stranger.reason is Reason.GONE, "who has not seen it before cannot know"
+
+
 async def test_the_limit_of_the_address_space_is_a_limit(
     context: Context, launch: Callable[..., Any]
 ) -> None:
