@@ -14,7 +14,7 @@ import click
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
 from exporter.fields import check_address, check_shard, is_loopback, split_address
-from exporter.limits import raise_open_files, return_memory
+from exporter.limits import hold_standard_files, raise_open_files, return_memory
 from exporter.loading import load_config
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def exporter(
     config_file: Path, listen: str | None, web_config_file: Path | None, shard: str | None, log_level: str
 ) -> None:
     """Probe services and expose what was seen, on /metrics and /state."""
+    hold_standard_files()
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )

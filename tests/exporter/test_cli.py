@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,26 @@ def test_it_serves_reloads_on_sighup_and_ends_cleanly_on_sigterm(
     os.kill(process.pid, signal.SIGHUP)
     await_line(process, "stays as it was")
     assert list(fetch(f"http://{address}/state")["services"]) == ["b"]
+
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+
+
+def test_it_runs_and_ends_cleanly_where_it_was_given_no_standard_files(
+    tmp_path: Path, launch: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    file = config(tmp_path, f"exporter: {{listen: '{address}', fast_path: false}}\nservices: {{a: {{}}}}\n")
+    closed = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    process = launch(*closed, *COMMAND, "--config", file)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            assert list(fetch(f"http://{address}/state")["services"]) == ["a"]
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=10) == 0
