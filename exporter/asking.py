@@ -1,6 +1,8 @@
 """Asks one place for its targets: files, or an address. Keeps the last good answer of each."""
 
 import asyncio
+import fnmatch
+import os
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -70,6 +72,8 @@ class FileReader:
             self._seen, failures = await _patiently(partial(self._look, self._seen), self._recall)
         except SourceError as error:
             failures = (error,)
+        except OSError as error:  # what cannot be looked at is not gone
+            failures = (SourceError(Failure.READ, f"its files cannot be looked at: {error.strerror}"),)
         return Answer(found=_together(list(self._seen.known.values())), failures=failures)
 
     def _look(self, before: _Files) -> tuple[_Files, tuple[SourceError, ...]]:
@@ -89,7 +93,16 @@ class FileReader:
     def _matches(self) -> Iterator[Path]:
         for pattern in self.place.files:
             path = self.folder / pattern
-            yield from sorted(found for found in path.parent.glob(path.name) if found.is_file())
+            # Not by glob, which passes over a folder that may not be read as if it were empty.
+            yield from sorted(found for found in _listed(path.parent, path.name) if found.is_file())
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches *pattern* in *folder*; nothing when there is no such folder. Raises OSError."""
+    try:
+        return [folder / name for name in fnmatch.filter(os.listdir(folder), pattern)]  # noqa: PTH208 - names
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _content_of(file: Path) -> Found:
