@@ -150,7 +150,11 @@ class Listener:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             config = self._door.config
-            now = await asyncio.to_thread(config.signature_now)
+            try:
+                now = await asyncio.to_thread(config.signature_now)
+            except RuntimeError as error:  # no thread can be started now; a certificate ends in months
+                log.warning("the web configuration was not looked at: %s", error)
+                continue
             # What could not be used is not read again and again, but when it changes.
             if now not in (config.signature, tried):
                 await read_again()

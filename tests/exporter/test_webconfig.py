@@ -265,6 +265,28 @@ async def test_a_new_certificate_is_shown_without_a_restart(running: Running, ma
         await running.get(tls=first)
 
 
+async def test_files_are_looked_at_again_after_a_look_that_no_thread_was_left_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
+) -> None:
+    in_thread, refused = asyncio.to_thread, []
+
+    async def none_left(work: Callable[..., Any], *more: Any) -> Any:
+        if not refused:
+            refused.append(work)
+            raise RuntimeError("can't start new thread")
+        return await in_thread(work, *more)
+
+    await running.start({"basic_auth_users": {"scraper": HASH}})
+    monkeypatch.setattr(asyncio, "to_thread", none_left)
+    await until(lambda: refused)
+    write(running.folder, {"basic_auth_users": {"other": HASH}})
+
+    async def not_let_in() -> bool:
+        return (await running.get(headers=SCRAPER))[0] == 401
+
+    await until(not_let_in)
+
+
 async def test_a_half_written_certificate_changes_nothing_and_is_told(
     running: Running, make_certificate: Make, until: Callable[..., Awaitable[object]]
 ) -> None:
