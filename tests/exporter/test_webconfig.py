@@ -268,7 +268,8 @@ async def test_a_new_certificate_is_shown_without_a_restart(running: Running, ma
 async def test_files_are_looked_at_again_after_a_look_that_no_thread_was_left_for(
     running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
 ) -> None:
-    in_thread, refused = asyncio.to_thread, []
+    in_thread = asyncio.to_thread
+    refused: list[object] = []
 
     async def none_left(work: Callable[..., Any], *more: Any) -> Any:
         if not refused:
