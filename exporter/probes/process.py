@@ -2,11 +2,11 @@
 
 import os
 import pwd
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from exporter.kinds.process import Count, ProcessProbe
 from exporter.observation import Outcome, ProcessFacts, ProcessStatus, Reason
@@ -242,7 +242,7 @@ def _remember(memory: ProcessMemory, members: Sequence[Stat], stats: Iterable[St
     memory.zombies = sum(stat.ended and stat.parent in pids for stat in stats)
 
 
-def _matching(pattern: "re.Pattern[str]", stats: Sequence[Stat]) -> Iterator[Stat]:
+def _matching(pattern: Any, stats: Sequence[Stat]) -> Iterator[Stat]:
     own = os.getpid()
     return (s for s in stats if s.pid != own and pattern.search(procfs.command_line(s.pid)))
 
@@ -340,5 +340,8 @@ def _status(main: Stat) -> ProcessStatus:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> "re.Pattern[str]":
-    return re.compile(pattern)
+def _compiled(pattern: str) -> Any:
+    """Return the pattern compiled by RE2: Python's own could take hours for a stranger's command line."""
+    import re2  # noqa: PLC0415 - 3 MB, needed by configurations with such patterns only
+
+    return re2.compile(pattern)

@@ -227,6 +227,19 @@ async def test_match_finds_the_process_by_its_command_line(
     assert gone.reason is Reason.GONE
 
 
+async def test_no_command_line_of_a_stranger_holds_the_look(
+    context: Context, launch: Callable[..., Any], until: Any
+) -> None:
+    stranger = launch(*SLEEPER, "java-jarapp" * 1400)
+    await until(lambda: "java-jarapp" in procfs.command_line(stranger.pid))
+
+    started = time.monotonic()
+    outcome = await ask(context, match=r"^nothing java.*-jar.*app.*\.jar|java.*-jar.*app.*\.jar$")
+
+    assert outcome.reason is Reason.GONE
+    assert time.monotonic() - started < 2
+
+
 @pytest.mark.parametrize(("alone", "reason"), [(True, Reason.STOPPED), (False, None)])
 async def test_a_stopped_process_fails_only_where_nothing_else_is_watched(
     tools: Tools, launch: Callable[..., Any], until: Any, alone: bool, reason: Reason | None
