@@ -23,6 +23,8 @@ from soulfra_monitor.redaction import MASK, redact
 log = logging.getLogger(__name__)
 
 NOTE_LIMIT = 300
+LOOKED_THROUGH = 4096
+"""Characters of a detail that are looked through for secrets, and kept: a server may say a megabyte."""
 RENEWED = 50  # contexts for TLS at a reload, of 20 ms each; more are made anew when they are wanted
 RENEWED_WITHIN = 10.0  # seconds; the files may be on a network filesystem that is dead
 _SECRET_FROM = 4  # characters
@@ -188,9 +190,10 @@ class Progress:
         )
 
     def _masked(self, text: str) -> str:
+        """Return the beginning of *text* without what is to be kept out."""
         for secret in sorted(self._hidden, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, MASK)
-        return text
+        return text[:LOOKED_THROUGH]
 
 
 @lru_cache(maxsize=256)  # most answers say the same again, and redaction costs as much as parsing them

@@ -18,7 +18,8 @@ import pytest
 from exporter.kinds import Tls, read_probe
 from exporter.observation import Outcome, Reason
 from exporter.probes import command, own_files, probe_function
-from exporter.probes.context import Context, TlsFileError, Tools, failure_of
+from exporter.probes import context as contexts
+from exporter.probes.context import Context, Progress, TlsFileError, Tools, failure_of
 from exporter.probes.patience import Judging, OwnWantError
 
 
@@ -157,6 +158,28 @@ async def test_a_file_of_ours_that_hangs_holds_nobody_up_and_is_no_evidence(
 
     assert seen.reason is Reason.INTERNAL
     assert "could not be read in time" in seen.detail
+
+
+def test_what_a_peer_says_at_length_is_cut_before_it_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_through: list[int] = []
+
+    def redact(text: str) -> str:
+        looked_through.append(len(text))
+        return text
+
+    monkeypatch.setattr(contexts, "redact", redact)
+    progress = Progress(notes=[])
+    progress.hide("open-sesame")
+    long = "open-sesame " * 90_000
+    outcome = progress.outcome(Reason.STATUS, long)
+    progress.note("%s", long)
+
+    assert len(looked_through) == 2
+    assert max(looked_through) <= contexts.LOOKED_THROUGH
+    assert outcome.detail.startswith("*** ***")
+    assert "sesame" not in repr((outcome, progress.notes))
 
 
 def test_a_pipe_is_no_file_to_send(tmp_path: Path) -> None:
