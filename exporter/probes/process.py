@@ -127,7 +127,7 @@ def _nothing_listens(port: int, memory: ProcessMemory) -> _Sight:
 def _by_pid_file(config: ProcessProbe, file: Path, memory: ProcessMemory) -> _Sight:
     named = _read_pid_file(file)
     if isinstance(named, _Sight):
-        return named
+        return _without_pid_file(named, memory)
     pid, written = named
     main = read_stat(pid) if pid > 0 else None
     if main is None or main.ended:
@@ -144,6 +144,15 @@ def _by_pid_file(config: ProcessProbe, file: Path, memory: ProcessMemory) -> _Si
     if known and known[0].identity == main.identity:
         return _Sight(members=known)
     return _Sight(members=_search(config, memory, partial(_family, main), main))
+
+
+def _without_pid_file(sight: _Sight, memory: ProcessMemory) -> _Sight:
+    """Return *sight* of a file that is of no use; while it is written anew the known process is not gone."""
+    members = _still_there(memory)
+    if sight.reason is not Reason.GONE or not members:
+        return sight
+    detail = f"process {members[0].pid} is there, but the pid file is missing"
+    return _Sight(members=members, reason=Reason.PID_FILE, detail=detail)
 
 
 def _read_pid_file(file: Path) -> tuple[int, float] | _Sight:

@@ -161,6 +161,31 @@ async def test_a_pid_file_that_names_nobody_is_a_failure(
     assert (await ask(context, pid_file=str(file))).reason is reason
 
 
+async def test_a_pid_file_that_is_written_anew_takes_no_known_process_away(
+    context: Context, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    running = launch(*SLEEPER)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    assert (await ask(context, pid_file=str(file))).reason is None
+
+    file.unlink()
+    between = await ask(context, pid_file=str(file))
+    file.write_text(str(running.pid))
+    after = await ask(context, pid_file=str(file))
+    file.unlink()
+    running.kill()
+    running.wait()
+    ended = await ask(context, pid_file=str(file))
+
+    assert (between.reason, between.detail) == (
+        Reason.PID_FILE,  # which a second look has to confirm
+        f"process {running.pid} is there, but the pid file is missing",
+    )
+    assert after.reason is None
+    assert ended.reason is Reason.GONE
+
+
 async def test_a_pid_file_that_we_may_not_read_is_no_evidence(context: Context, tmp_path: Path) -> None:
     unreadable = tmp_path / "service.pid"
     unreadable.mkdir()  # a refusal that holds for root too
