@@ -134,3 +134,24 @@ def test_it_runs_and_ends_cleanly_where_it_was_given_no_standard_files(
 
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=10) == 0
+
+
+def test_a_sighup_while_it_starts_is_a_reload_once_it_has_started(
+    tmp_path: Path, launch: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    os.mkfifo(tmp_path / "soulfra.yml")
+    process = launch(
+        *COMMAND, "--config", str(tmp_path / "soulfra.yml"), "--listen", address, stderr=subprocess.PIPE
+    )
+    with (tmp_path / "soulfra.yml").open("w") as writing:  # it is read now
+        os.kill(process.pid, signal.SIGHUP)
+        time.sleep(0.1)
+        (tmp_path / "soulfra.yml").unlink()
+        config(tmp_path, "exporter: {fast_path: false}\nservices: {b: {}}\n")
+        writing.write("exporter: {fast_path: false}\nservices: {a: {}}\n")
+
+    await_line(process, "was read again")
+    assert list(fetch(f"http://{address}/state")["services"]) == ["b"]
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
