@@ -105,10 +105,17 @@ def _name_of(host: str) -> str:
 
 def _is_foreign(request: web.Request) -> bool:
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+    if origin is not None and _place_of(origin) != request.headers.get("Host"):
         return True
     # Browsers send no Origin with a GET that a page makes for an image or a script, but they say this.
     return request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES
+
+
+def _place_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _refused(message: str) -> web.Response:

@@ -66,6 +66,8 @@ class Exporter:
         self.publisher.scheduler = self.scheduler
         self.prober = Prober(self.scheduler, self.counters)
         self._reloading = asyncio.Lock()
+        self._by_signal = asyncio.Lock()
+        self._signalled = False  # whether a reload by a signal waits for its turn
         self._mistaken: set[str] = set()  # "configuration", "protection": what was last read and not usable
 
     async def start(self) -> None:
@@ -104,7 +106,15 @@ class Exporter:
             self._succeeded()
 
     async def reload_by_signal(self) -> None:
-        """Reload, with the mistakes in the log."""
+        """Reload, with the mistakes in the log; signals that come before it has begun are one."""
+        if self._signalled:
+            return
+        self._signalled = True
+        async with self._by_signal:
+            self._signalled = False
+            await self._reload_and_tell()
+
+    async def _reload_and_tell(self) -> None:
         try:
             await self.reload()
         except ConfigError as error:
@@ -225,7 +235,8 @@ async def _count_faults(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         # The edge: one request fails, the watch goes on.
         request.app[EXPORTER].counters.internal_errors["request"] += 1
-        log.exception("%s %s failed", request.method, request.path)
+        # The path as it was sent: with its escapes undone it could have lines of its own.
+        log.exception("%s %s failed", request.method, request.rel_url.raw_path)
         return web.json_response({"error": "internal error"}, status=500)
 
 

@@ -1,6 +1,8 @@
 """Asks one place for its targets: files, or an address. Keeps the last good answer of each."""
 
 import asyncio
+import fnmatch
+import os
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +62,7 @@ class FileReader:
 
     place: FileSd
     folder: Path
+    refresh: float = 0.0  # seconds between looks, as of HttpReader
     _seen: _Files = field(default_factory=_Files)
     _recall: dict[str, Any] = field(default_factory=dict)
 
@@ -69,6 +72,8 @@ class FileReader:
             self._seen, failures = await _patiently(partial(self._look, self._seen), self._recall)
         except SourceError as error:
             failures = (error,)
+        except OSError as error:  # what cannot be looked at is not gone
+            failures = (SourceError(Failure.READ, f"its files cannot be looked at: {error.strerror}"),)
         return Answer(found=_together(list(self._seen.known.values())), failures=failures)
 
     def _look(self, before: _Files) -> tuple[_Files, tuple[SourceError, ...]]:
@@ -88,7 +93,16 @@ class FileReader:
     def _matches(self) -> Iterator[Path]:
         for pattern in self.place.files:
             path = self.folder / pattern
-            yield from sorted(found for found in path.parent.glob(path.name) if found.is_file())
+            # Not by glob, which passes over a folder that may not be read as if it were empty.
+            yield from sorted(found for found in _listed(path.parent, path.name) if found.is_file())
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches *pattern* in *folder*; nothing when there is no such folder. Raises OSError."""
+    try:
+        return [folder / name for name in fnmatch.filter(os.listdir(folder), pattern)]  # noqa: PTH208 - names
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _content_of(file: Path) -> Found:
@@ -113,7 +127,7 @@ class HttpReader:
     def __init__(self, place: HttpSd, folder: Path, refresh: float) -> None:
         self._place = place
         self._folder = folder
-        self._refresh = refresh
+        self.refresh = refresh  # seconds between looks, which it tells
         self._known = Found()
         self._recall: dict[str, Any] = {}
 
@@ -152,7 +166,7 @@ class HttpReader:
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"soulfra-monitor/{__version__}",
-            "X-Prometheus-Refresh-Interval-Seconds": f"{self._refresh:g}",
+            "X-Prometheus-Refresh-Interval-Seconds": f"{self.refresh:g}",
         }
         if self._place.bearer_token_file is not None:
             headers["Authorization"] = f"Bearer {_secret(self._folder / self._place.bearer_token_file)}"

@@ -14,7 +14,7 @@ import click
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
 from exporter.fields import check_address, check_shard, is_loopback, split_address
-from exporter.limits import raise_open_files, return_memory
+from exporter.limits import hold_standard_files, raise_open_files, return_memory
 from exporter.loading import load_config
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def exporter(
     config_file: Path, listen: str | None, web_config_file: Path | None, shard: str | None, log_level: str
 ) -> None:
     """Probe services and expose what was seen, on /metrics and /state."""
+    hold_standard_files()
+    hung_up = _note_hangups()
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
@@ -69,7 +71,7 @@ def exporter(
 
     raise_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config_file, config, address, web_config_file, shard))
+        runner.run(_serve(config_file, config, address, web_config_file, shard, hung_up=hung_up))
 
 
 def _checked(option: str, check: Callable[[str], str], text: str) -> str:
@@ -79,8 +81,21 @@ def _checked(option: str, check: Callable[[str], str], text: str) -> str:
         _refuse(f"{option}: {error}")
 
 
+def _note_hangups() -> list[int]:
+    """Keep SIGHUPs in a list that is returned: they would end who is asked to reload while it starts."""
+    seen: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: seen.append(number))
+    return seen
+
+
 async def _serve(
-    config_file: Path, config: WatchConfig, address: str, web_config_file: Path | None, shard: str | None
+    config_file: Path,
+    config: WatchConfig,
+    address: str,
+    web_config_file: Path | None,
+    shard: str | None,
+    *,
+    hung_up: list[int],
 ) -> None:
     from exporter.app import Exporter, make_app  # noqa: PLC0415 - as above
     from exporter.serving import Listener, Overrides, listen_failure, unprotected  # noqa: PLC0415
@@ -107,6 +122,8 @@ async def _serve(
     ended = asyncio.Event()
     reloads = _on_signals(watch, ended)
     await watch.start()
+    if hung_up:
+        await watch.reload_by_signal()
     log.info(
         "listening on %s://%s, watching %d services", protection.scheme, address, len(watch.config.services)
     )

@@ -86,13 +86,14 @@ class Discoverer:
             return known
         if known is not None and known.config.where == entry.where:
             # The template changed or the rhythm, not the place: its targets are not forgotten.
+            known.counts.refresh = known.reader.refresh = entry.refresh
             return _Source(
                 name=name, config=entry, reader=known.reader, counts=known.counts, found=known.found
             )
         place = entry.where
         reader: FileReader | HttpReader
         if isinstance(place, FileSd):
-            reader = FileReader(place, self._folder)
+            reader = FileReader(place, self._folder, entry.refresh)
         else:
             reader = HttpReader(place, self._folder, entry.refresh)
         counts = SourceCounts(refresh=entry.refresh)

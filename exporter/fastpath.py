@@ -40,7 +40,11 @@ class Alert:
 
 
 def payload_of(alert: Alert, now: float, refresh: float) -> dict[str, Any]:
-    """Return the alert as Alertmanager's API v2 takes it."""
+    """Return the alert as Alertmanager's API v2 takes it: none whose end lies before its start.
+
+    It would, for a while, when the clock has been set back meanwhile.
+    """
+    ends_at = now + 3 * refresh if alert.resolved_at is None else alert.resolved_at
     return {
         "labels": {
             "alertname": "SoulfraServiceDown",
@@ -54,8 +58,8 @@ def payload_of(alert: Alert, now: float, refresh: float) -> dict[str, Any]:
             "description": alert.description,
             "runbook_url": RUNBOOK,
         },
-        "startsAt": _rfc3339(alert.starts_at),
-        "endsAt": _rfc3339(now + 3 * refresh if alert.resolved_at is None else alert.resolved_at),
+        "startsAt": _rfc3339(min(alert.starts_at, now, ends_at)),
+        "endsAt": _rfc3339(ends_at),
         "generatorURL": alert.link,
     }
 

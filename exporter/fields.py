@@ -92,15 +92,6 @@ def header_text(value: str) -> str:
     return value
 
 
-def check_pattern(pattern: str) -> str:
-    """Return *pattern* when it is a regular expression. Raises ValueError otherwise."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return pattern
-
-
 def _redis_url(value: str) -> str:
     if not _REDIS_URL.match(value):
         raise ValueError("must be a redis://, rediss:// or unix:// address")
@@ -195,7 +186,6 @@ ShardText = Annotated[str, AfterValidator(check_shard)]
 Address = Annotated[str, AfterValidator(check_address)]
 Url = Annotated[str, AfterValidator(_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
-Pattern = Annotated[str, AfterValidator(check_pattern)]
 Name = Annotated[str, AfterValidator(_name)]
 Scalar = str | int | float | bool | None
 

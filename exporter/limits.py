@@ -1,11 +1,26 @@
 """What the operating system allows this process."""
 
 import ctypes
+import os
 import resource
 
 OWN_FILES = 100  # listening sockets, scrapes, logs, the loop's own
 FILES_PER_PROBE = 3  # its connection, the look at a certificate that does not verify, and one in closing
 ENOUGH_FILES = 65_536  # commands inherit the limit, and some walk through all files that they might have
+
+
+STANDARD_FILES = 3
+
+
+def hold_standard_files() -> None:
+    """Open those of standard input, output and error that this process was not given.
+
+    A connection would get their numbers else, and libuv ends the process that closes one of them.
+    """
+    handle = os.open(os.devnull, os.O_RDWR)
+    while handle < STANDARD_FILES:  # the lowest number that is free
+        handle = os.open(os.devnull, os.O_RDWR)
+    os.close(handle)
 
 
 def raise_open_files() -> int:

@@ -42,6 +42,7 @@ SHARE = 4  # so many times fewer run at once than probes of the schedule, beside
 TARGET_SHOWN = 200  # characters
 MADE_AT_MOST = 2048  # probes of free targets
 DEFAULT_MODULE = "http_2xx"
+_DIGITS = 18  # of the number of a probe
 _LOGINS = ("auth", "pass", "login", "user", "authenticate", "sasl")
 
 _TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
@@ -122,7 +123,8 @@ class Prober:
     async def logs(self, request: web.Request) -> web.Response:
         """Show the debug output of a probe that is kept."""
         number = request.query.get("id", "")
-        past = self.history.find(int(number)) if number.isdecimal() else None
+        known = number.isdecimal() and len(number) <= _DIGITS
+        past = self.history.find(int(number)) if known else None
         if past is None:
             return _text("this probe is not kept any more\n", HTTPStatus.NOT_FOUND)
         return _text(past.tell())

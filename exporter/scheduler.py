@@ -100,7 +100,8 @@ class Scheduler:
         self._ring: list[tuple[int, str]] = []  # services with probes, by the hash of their names
         self._tick = LONGEST_TICK  # probes start on multiples of it
         self._lags: deque[float] = deque(maxlen=LAG_KEPT)
-        self._stall = (0.0, 0.0)  # when the loop last went on after it had stood still, and for how long
+        # When the loop went on after it had stood still, and for how long.
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=LAG_KEPT)
         self._lag_timer: asyncio.TimerHandle | None = None
         self._peer_checks: dict[asyncio.Task[bool], float] = {}
 
@@ -383,18 +384,18 @@ class Scheduler:
             outcome = Outcome(
                 reason=Reason.INTERNAL, detail=f"the probe failed by itself: {type(error).__name__}"
             )
-        held_up = outcome.reason in _TIMED_OUT and self._held_up(started, entry.plan.settings.timeout)
+        stall = self._longest_stall(started) if outcome.reason in _TIMED_OUT else 0.0
+        held_up = stall > HELD_UP * entry.plan.settings.timeout
         if held_up:
             self._counters.delayed += 1
-            detail = f"the exporter itself stood still for {self._stall[1]:.1f} s"
+            detail = f"the exporter itself stood still for {stall:.1f} s"
             outcome = replace(outcome, reason=Reason.INTERNAL, detail=detail)
         seconds = monotonic() - started
         return Observation(started=started, at=time(), seconds=seconds, outcome=outcome), held_up
 
-    def _held_up(self, started: float, timeout: float) -> bool:
-        """Whether the loop stood still since, so long that an answer in time may have gone unread."""
-        ended, seconds = self._stall
-        return ended > started and seconds > HELD_UP * timeout
+    def _longest_stall(self, started: float) -> float:
+        """Return for how long the loop stood still since: an answer in time may have gone unread."""
+        return max((seconds for ended, seconds in self._stalls if ended > started), default=0.0)
 
     def _finish(self, entry: Entry, slot: bool | None) -> None:
         self._counters.in_progress -= 1
@@ -493,7 +494,7 @@ class Scheduler:
         self._lags.append(late)
         self._counters.event_loop_lag = max(self._lags)
         if late > LAG_EVERY:
-            self._stall = (now, late)
+            self._stalls.append((now, late))
         loop = asyncio.get_running_loop()
         self._lag_timer = loop.call_later(LAG_EVERY, self._measure_lag, now + LAG_EVERY)
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ BACKLOG = 128
 CONNECTIONS = 512  # at once; above that an idle one goes for each that comes
 CONNECTIONS_OF_ONE = 128  # at once from one address of another machine
 HANDSHAKE_LIMIT = 10.0
+ACCEPT_AGAIN = 1.0  # seconds, after there was no file left for a connection
 HEAD_WITHIN = 10.0  # seconds from connecting to a whole first request
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,8 @@ class Listener:
         self._address = address
         self._door = door
         self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | _TlsServer | None = None
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # each with the address of the peer
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self, read_again: Callable[[], Awaitable[None]]) -> None:
@@ -89,6 +92,10 @@ class Listener:
         self._door.on_change = None
         if self._server is not None:
             self._server.close()
+        for task in self._handshakes:
+            task.cancel()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
         await self._runner.cleanup()
         self._door.close()
         if self._socket is not None:
@@ -98,28 +105,66 @@ class Listener:
         if self._socket is None:
             raise RuntimeError("the listener is opened before it has started")
         before, tls = self._server, self._door.config.context
-        self._server = await asyncio.get_running_loop().create_server(
-            self._protocol,
-            sock=self._socket.dup(),  # the same queue: nobody who connects in between is turned away
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_LIMIT if tls else None,
-        )
+        queue = self._socket.dup()  # the same: nobody who connects in between is turned away
+        if tls is not None:
+            self._server = _TlsServer(queue, lambda taken, peer: self._shake_hands(taken, peer, tls))
+        else:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._protocol, sock=queue, backlog=BACKLOG)
         if before is not None:
             before.close()
 
     def _protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        if server is None or (len(server.connections) >= CONNECTIONS and not self._idle.give_up_one()):
-            return _Refused()
-        return _Requests(server, self._peers, self._idle)
+        return _Requests(server, self._peers, self._idle) if server and self._has_room() else _Refused()
+
+    def _has_room(self) -> bool:
+        """Whether one more can be taken. Who was idle longest goes for it, or who is slowest to begin TLS."""
+        server = self._runner.server
+        open_now = len(server.connections) if server is not None else 0
+        if open_now + len(self._handshakes) < CONNECTIONS or self._idle.give_up_one():
+            return True
+        slowest = next(iter(self._handshakes), None)
+        if slowest is None:
+            return False
+        del self._handshakes[slowest]
+        slowest.cancel()
+        return True
+
+    def _shake_hands(self, taken: socket.socket, peer: str, tls: ssl.SSLContext) -> None:
+        """Begin TLS on a connection, unless there are too many, with their handshakes behind them or not."""
+        of_one = self._peers[peer] + list(self._handshakes.values()).count(peer)
+        too_many = of_one >= CONNECTIONS_OF_ONE and not is_loopback(peer)
+        if too_many or not self._has_room():
+            taken.close()
+            return
+        task = asyncio.create_task(self._begin_tls(taken, tls))
+        self._handshakes[task] = peer
+        task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _begin_tls(self, taken: socket.socket, tls: ssl.SSLContext) -> None:
+        server = self._runner.server
+        try:
+            if server is not None:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: _Requests(server, self._peers, self._idle),
+                    taken,
+                    ssl=tls,
+                    ssl_handshake_timeout=HANDSHAKE_LIMIT,
+                )
+        except OSError as error:  # TimeoutError is one, and so is what TLS says
+            log.debug("a handshake came to nothing: %s", type(error).__name__)
 
     async def _look(self, read_again: Callable[[], Awaitable[None]]) -> None:
         tried = self._door.config.signature
         while True:
             await asyncio.sleep(LOOK_EVERY)
             config = self._door.config
-            now = await asyncio.to_thread(config.signature_now)
+            try:
+                now = await asyncio.to_thread(config.signature_now)
+            except RuntimeError as error:  # no thread can be started now; a certificate ends in months
+                log.warning("the web configuration was not looked at: %s", error)
+                continue
             # What could not be used is not read again and again, but when it changes.
             if now not in (config.signature, tried):
                 await read_again()
@@ -148,6 +193,48 @@ class _Idle:
         self.remove(found)
         _hang_up(found)
         return True
+
+
+class _TlsServer:
+    """Takes connections from a queue and hands them on, each with the address of the peer.
+
+    asyncio's own server counts nobody before the handshake is over, which a peer may never begin.
+    """
+
+    def __init__(self, queue: socket.socket, take: Callable[[socket.socket, str], None]) -> None:
+        self._queue = queue
+        self._take = take
+        self._pause: asyncio.TimerHandle | None = None
+        queue.setblocking(False)
+        queue.listen(BACKLOG)
+        self._listen()
+
+    def close(self) -> None:
+        """Take no more; those that were taken stay."""
+        if self._pause is not None:
+            self._pause.cancel()
+        else:
+            asyncio.get_running_loop().remove_reader(self._queue)
+        self._queue.close()
+
+    def _listen(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._queue, self._accept)
+
+    def _accept(self) -> None:
+        """Take one connection: others have the loop before the next."""
+        loop = asyncio.get_running_loop()
+        try:
+            taken, place = self._queue.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.warning("no connection can be taken for %g s: %s", ACCEPT_AGAIN, error.strerror)
+            loop.remove_reader(self._queue)
+            self._pause = loop.call_later(ACCEPT_AGAIN, self._listen)
+            return
+        taken.setblocking(False)
+        self._take(taken, str(place[0]))
 
 
 class _Requests(web.RequestHandler):

@@ -4,8 +4,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from exporter.fields import Account, Pattern, Strict
+from exporter.fields import Account, Strict
 from exporter.kinds import ProbeBase
+from exporter.kinds.patterns import Re2
 
 
 class Count(Strict):
@@ -29,7 +30,7 @@ class ProcessProbe(ProbeBase):
     kind: ClassVar[str] = "process"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     pid_file: str | None = None
-    match: Pattern | None = None  # regular expression found in the joined command line
+    match: Re2 | None = None  # regular expression found in the joined command line
     user: Account | None = None  # processes of others are not the service's
     count: Count | None = None
 

@@ -1,6 +1,8 @@
 """The kinds of probes. A probe function asks once and never raises: a failure is its outcome."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +11,9 @@ from exporter.observation import Outcome
 from exporter.probes.context import Context
 
 ProbeFunction = Callable[[Any, Context], Awaitable[Outcome]]
+
+PATIENCE = 5.0
+"""Seconds that a plugin gets beyond twice its timeout: one that never answers would stay what it was."""
 
 PROBES: dict[str, str] = {
     "http": "exporter.probes.http",
@@ -32,8 +37,21 @@ PROBES: dict[str, str] = {
 
 def probe_function(kind: str) -> ProbeFunction:
     """Import and return the probe function of *kind*, which may be a plugin's."""
-    module = import_module(PROBES[kind]) if kind in PROBES else plugin_of(kind)
-    if module is None:
+    if kind in PROBES:
+        function: ProbeFunction = import_module(PROBES[kind]).probe
+        return function
+    plugin = plugin_of(kind)
+    if plugin is None:
         raise KeyError(kind)
-    function: ProbeFunction = module.probe
-    return function
+    return _bounded(plugin.probe)
+
+
+def _bounded(function: ProbeFunction) -> ProbeFunction:
+    """Return *function*, a stranger's, with an end: it raises TimeoutError."""
+
+    @wraps(function)
+    async def probe(config: Any, context: Context) -> Outcome:
+        async with asyncio.timeout(2 * context.timeout + PATIENCE):
+            return await function(config, context)
+
+    return probe

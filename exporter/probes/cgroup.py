@@ -39,9 +39,9 @@ def memory_group(pid: int, proc: Path = Path("/proc")) -> Group | None:
     """Return the group of *pid*; None when it has none that we can see."""
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        mounts = _mounts(proc)
     except OSError:  # it ended, or its group is not for us to see
         return None
-    mounts = _mounts(proc)
     for line in lines:
         _, controllers, path = line.split(":", 2)
         version = 1 if "memory" in controllers.split(",") else 2 if not controllers else 0
@@ -89,9 +89,9 @@ def _below(path: str, root: str) -> PurePosixPath | None:
 
 @lru_cache(maxsize=4)
 def _mounts(proc: Path) -> dict[int, _Mount]:
-    """Find the hierarchies with memory groups, by version."""
+    """Find the hierarchies with memory groups, by version. Raises OSError, so that nothing is kept of it."""
     found: dict[int, _Mount] = {}
-    for line in _lines(proc / "self" / "mountinfo"):
+    for line in _read(proc / "self" / "mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, (kind, _, options, *_) = left.split(), [*right.split(), "", "", ""]
         version = 2 if kind == "cgroup2" else 1 if kind == "cgroup" and "memory" in options.split(",") else 0
@@ -105,8 +105,12 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def _read(file: Path) -> str:
+    return file.read_text()
+
+
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text().splitlines()
+        return _read(file).splitlines()
     except OSError:  # this hierarchy has no such file, or it is gone: the limit is not known
         return []

@@ -23,12 +23,15 @@ from soulfra_monitor.redaction import MASK, redact
 log = logging.getLogger(__name__)
 
 NOTE_LIMIT = 300
+LOOKED_THROUGH = 4096
+"""Characters of a detail that are looked through for secrets, and kept: a server may say a megabyte."""
 RENEWED = 50  # contexts for TLS at a reload, of 20 ms each; more are made anew when they are wanted
 RENEWED_WITHIN = 10.0  # seconds; the files may be on a network filesystem that is dead
 _SECRET_FROM = 4  # characters
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
+_ISSUER_IS_NOT_FOUND = 20  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
 _OURS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 _RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ENOTCONN}
 
@@ -187,9 +190,10 @@ class Progress:
         )
 
     def _masked(self, text: str) -> str:
-        for secret in self._hidden:
+        """Return the beginning of *text* without what is to be kept out."""
+        for secret in sorted(self._hidden, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, MASK)
-        return text
+        return text[:LOOKED_THROUGH]
 
 
 @lru_cache(maxsize=256)  # most answers say the same again, and redaction costs as much as parsing them
@@ -238,7 +242,7 @@ def _own_want(error: BaseException) -> tuple[Reason, str] | None:
     """Return the failure when the exporter itself lacks something: no evidence about the peer."""
     if isinstance(error, OwnWantError):
         return Reason.INTERNAL, f"the exporter has too much to do: {error.strerror}"
-    number = _errno_now() if isinstance(error, socket.gaierror) else getattr(error, "errno", None)
+    number = _errno_now() if _hides_want(error) else getattr(error, "errno", None)
     if not isinstance(error, OSError) or number not in _OURS:
         return None
     if number in (errno.EMFILE, errno.ENFILE):
@@ -248,8 +252,14 @@ def _own_want(error: BaseException) -> tuple[Reason, str] | None:
     return Reason.INTERNAL, f"this machine has no memory left for the connection: {error.strerror}"
 
 
+def _hides_want(error: BaseException) -> bool:
+    """Whether *error* may come of a file that we could not open: of a resolver, or of an authority."""
+    unknown = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == _ISSUER_IS_NOT_FOUND
+    return unknown or isinstance(error, socket.gaierror)
+
+
 def _errno_now() -> int | None:
-    """Return why no socket can be opened now; resolvers do not say it when that was what they lacked."""
+    """Return why no file can be opened now, for those who do not say it when that was what they lacked."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except OSError as error:
@@ -301,8 +311,22 @@ def _remade(configs: list[Tls]) -> dict[Tls, ssl.SSLContext]:
     return made
 
 
+def _check_authorities(context: ssl.SSLContext) -> None:
+    """Raise OSError when the system's authorities are not in *context* for a want of ours: nobody tells."""
+    file = ssl.get_default_verify_paths().cafile
+    if file is None or context.cert_store_stats()["x509"]:
+        return
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
+
+
 def _tls_context(config: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=config.ca_file)
+    if config.ca_file is None:
+        _check_authorities(context)
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -25,13 +25,13 @@ class ProcessEnd:
             self._loop.call_soon(self._ended)
             return
         self._loop.add_reader(self._handle, self._ended)
-        # The number may have gone to another process between the look and the handle.
         try:
-            is_same = self._is_same()
+            same = self._is_same()
         except OSError:
             self._release()
             raise
-        if not is_same:
+        # The number may have gone to another process between the look and the handle.
+        if not same:
             self._loop.call_soon(self._ended)
 
     def is_of(self, facts: ProcessFacts) -> bool:

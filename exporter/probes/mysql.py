@@ -103,7 +103,7 @@ async def probe(config: MysqlProbe, context: Context) -> Outcome:
 async def _ask(config: MysqlProbe, context: Context, progress: Progress) -> Outcome:
     password = ""
     try:
-        password = sql.password_of(config)
+        password = await sql.password_of(config, context)
         stream = await _open(config, context, progress)
         return await _within(stream, config, context, progress, password)
     except RefusedError as error:

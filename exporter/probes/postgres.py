@@ -168,7 +168,7 @@ async def probe(config: PostgresProbe, context: Context) -> Outcome:
 
 async def _ask(config: PostgresProbe, context: Context, progress: Progress) -> Outcome:
     try:
-        password = sql.password_of(config)
+        password = await sql.password_of(config, context)
         transport = await _open(config, context, progress, config.tls)
     except RefusedError as error:
         return progress.outcome(error.reason, str(error))

@@ -2,11 +2,11 @@
 
 import os
 import pwd
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from exporter.kinds.process import Count, ProcessProbe
 from exporter.observation import Outcome, ProcessFacts, ProcessStatus, Reason
@@ -127,14 +127,15 @@ def _nothing_listens(port: int, memory: ProcessMemory) -> _Sight:
 def _by_pid_file(config: ProcessProbe, file: Path, memory: ProcessMemory) -> _Sight:
     named = _read_pid_file(file)
     if isinstance(named, _Sight):
-        return named
+        return _without_pid_file(named, memory)
     pid, written = named
     main = read_stat(pid) if pid > 0 else None
     if main is None or main.ended:
         _refuse_to_guess(pid)
         ended = (main,) if main else ()
         return _Sight(members=ended, reason=Reason.GONE, detail=f"process {pid} of the pid file has ended")
-    if procfs.start_time(main.start_ticks) > written + 1:
+    is_younger = procfs.start_time(main.start_ticks) > written + 1
+    if is_younger and main.identity != memory.main:  # one that we know looks younger once a clock is set anew
         # The number went to another process after the file was written.
         return _Sight(reason=Reason.GONE, detail=f"process {pid} of the pid file is a younger one")
     if not _is_of(config, pid):
@@ -143,6 +144,15 @@ def _by_pid_file(config: ProcessProbe, file: Path, memory: ProcessMemory) -> _Si
     if known and known[0].identity == main.identity:
         return _Sight(members=known)
     return _Sight(members=_search(config, memory, partial(_family, main), main))
+
+
+def _without_pid_file(sight: _Sight, memory: ProcessMemory) -> _Sight:
+    """Return *sight* of a file that is of no use; while it is written anew the known process is not gone."""
+    members = _still_there(memory)
+    if sight.reason is not Reason.GONE or not members:
+        return sight
+    detail = f"process {members[0].pid} is there, but the pid file is missing"
+    return _Sight(members=members, reason=Reason.PID_FILE, detail=detail)
 
 
 def _read_pid_file(file: Path) -> tuple[int, float] | _Sight:
@@ -242,7 +252,7 @@ def _remember(memory: ProcessMemory, members: Sequence[Stat], stats: Iterable[St
     memory.zombies = sum(stat.ended and stat.parent in pids for stat in stats)
 
 
-def _matching(pattern: "re.Pattern[str]", stats: Sequence[Stat]) -> Iterator[Stat]:
+def _matching(pattern: Any, stats: Sequence[Stat]) -> Iterator[Stat]:
     own = os.getpid()
     return (s for s in stats if s.pid != own and pattern.search(procfs.command_line(s.pid)))
 
@@ -292,7 +302,7 @@ def _facts_of(members: Sequence[Stat], memory: ProcessMemory) -> ProcessFacts:
         pid=main.pid,
         start_time=procfs.start_time(main.start_ticks),
         start_ticks=main.start_ticks,
-        status=_status(main.state),
+        status=_status(main),
         cpu_seconds=_cpu_seconds(members, memory),
         resident_bytes=sum(stat.resident_bytes for stat in members),
         memory_limit_bytes=memory.memory_limit,
@@ -333,12 +343,15 @@ def _sum(values: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _status(state: str) -> ProcessStatus:
-    if state in "ZXx":
+def _status(main: Stat) -> ProcessStatus:
+    if main.ended:
         return ProcessStatus.ZOMBIE
-    return ProcessStatus.STOPPED if state == "T" else ProcessStatus.RUNNING
+    return ProcessStatus.STOPPED if main.state == "T" else ProcessStatus.RUNNING
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> "re.Pattern[str]":
-    return re.compile(pattern)
+def _compiled(pattern: str) -> Any:
+    """Return the pattern compiled by RE2: Python's own could take hours for a stranger's command line."""
+    import re2  # noqa: PLC0415 - 3 MB, needed by configurations with such patterns only
+
+    return re2.compile(pattern)

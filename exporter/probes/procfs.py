@@ -42,8 +42,11 @@ class Stat:
 
     @property
     def ended(self) -> bool:
-        """Whether it is a zombie: it has ended, and nobody has waited for it."""
-        return self.state in "ZXx"
+        """Whether it is a zombie: it has ended, and nobody has waited for it.
+
+        One whose first thread has ended and others have not is shown as a zombie too.
+        """
+        return self.state in "ZXx" and self.threads <= 1
 
 
 def pids() -> Iterator[int]:

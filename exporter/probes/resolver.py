@@ -25,6 +25,7 @@ SYSTEM_KEPT = 5.0  # the system tells no TTL
 CACHE_SIZE = 10_000
 TRY_FOR = 0.8  # seconds per server and attempt, so that one lost packet does not cost a probe
 TRIES = 2
+PATIENCE = TRY_FOR * (2**TRIES - 1)  # seconds for a question: each try has twice as long as the one before
 FORGET_EVERY = 0.2
 SYSTEM_THREADS = 4
 
@@ -62,6 +63,7 @@ class Resolver:
         self._kept: dict[Question, tuple[float, tuple[str, ...]]] = {}
         self._asking: dict[Question, asyncio.Task[tuple[str, ...]]] = {}
         self._dns: Any = None
+        self._patient: Any = None  # another client of the library, for names that take longer than others
         self._threads: ThreadPoolExecutor | None = None
         self._forgetting: asyncio.TimerHandle | None = None
 
@@ -102,8 +104,9 @@ class Resolver:
             task.cancel()
         if asking:
             await asyncio.wait(asking)
-        if self._dns is not None:
-            await self._dns.close()
+        for client in (self._dns, self._patient):
+            if client is not None:
+                await client.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -153,14 +156,16 @@ class Resolver:
 
     async def _of_dns(self, question: Question) -> Answer:
         host, version = question
-        dns = self._dns_client()
+        self._dns = self._dns or self._client()
         from aiodns.error import DNSError  # noqa: PLC0415 - here, because most never resolve a name
 
         try:
-            found = await dns.getaddrinfo(host, family=_FAMILIES[version], type=socket.SOCK_STREAM)
+            found = await self._asked(host, _FAMILIES[version])
         except DNSError as error:
             self._forget_soon()
             raise _gaierror(error) from error
+        except TimeoutError as error:
+            raise socket.gaierror(socket.EAI_AGAIN, "no name server answers in time") from error
         except UnicodeError as error:
             raise socket.gaierror(socket.EAI_NONAME, "is no host name") from error
         if not found.nodes:
@@ -184,14 +189,33 @@ class Resolver:
             raise socket.gaierror(socket.EAI_NONAME, "is no host name") from error
         return Answer(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)), SYSTEM_KEPT)
 
-    def _dns_client(self) -> Any:
-        if self._dns is None:
-            import aiodns  # noqa: PLC0415 - as above
+    async def _asked(self, host: str, family: int) -> Any:
+        """Ask the DNS servers, for PATIENCE at most. Raises DNSError or TimeoutError.
 
-            self._dns = aiodns.DNSResolver(timeout=TRY_FOR, tries=TRIES)
-            if self._servers:
-                self._dns._channel.servers = self._servers  # noqa: SLF001 - its own way drops the port
-        return self._dns
+        The library waits for a server five times as long as its answers took so far: for one that is near
+        and mostly knows the answer that is not long enough when it has to ask others first. Those names go
+        to a client that knows nothing else of the servers.
+        """
+        from aiodns.error import ARES_ETIMEOUT, DNSError  # noqa: PLC0415 - as above
+
+        started = monotonic()
+        try:
+            return await self._dns.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
+        except DNSError as error:
+            left = PATIENCE - (monotonic() - started)
+            if error.args[0] != ARES_ETIMEOUT or left < TRY_FOR:
+                raise
+        self._patient = self._patient or self._client()
+        async with asyncio.timeout(left):
+            return await self._patient.getaddrinfo(host, family=family, type=socket.SOCK_STREAM)
+
+    def _client(self) -> Any:
+        import aiodns  # noqa: PLC0415 - as above
+
+        client = aiodns.DNSResolver(timeout=TRY_FOR, tries=TRIES)
+        if self._servers:
+            client._channel.servers = self._servers  # noqa: SLF001 - its own way drops the port
+        return client
 
     def _forget_soon(self) -> None:
         """Have the library forget: it would keep addresses for their whole TTL, and failures too."""
@@ -200,7 +224,9 @@ class Resolver:
 
     def _forget_library(self) -> None:
         self._forgetting = None
-        self._dns._channel.reinit()  # noqa: SLF001 - the only way it offers
+        for client in (self._dns, self._patient):
+            if client is not None:
+                client._channel.reinit()  # noqa: SLF001 - the only way it offers
 
 
 def localhost_of(hosts: Path) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ import struct
 import traceback
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from exporter.fields import Scalar
 from exporter.kinds.sql import Between, SqlExpect, SqlProbe
 from exporter.observation import Measure, Outcome, Reading, Reason
 from exporter.probes.context import Context, Progress
-from exporter.probes.own_files import OwnFileError, read_secret
+from exporter.probes.own_files import OwnFileError, from_files, read_secret
 from exporter.probes.unix import failure_of_path
 
 VALUE_HELP = "The first value of the query's last answer, when it is a number."
@@ -44,14 +45,14 @@ def is_of_driver(error: BaseException) -> bool:
     )
 
 
-def password_of(config: SqlProbe) -> str:
-    """Return the password, or nothing. Raises RefusedError when its file cannot be used."""
+async def password_of(config: SqlProbe, context: Context) -> str:
+    """Return the password, or nothing. Raises RefusedError when its file cannot be used, or hangs."""
     if config.password is not None:
         return config.password.get_secret_value()
     if config.password_file is None:
         return config.url_password()
     try:
-        return read_secret(config.password_file, "password_file")
+        return await from_files(partial(read_secret, config.password_file, "password_file"), context)
     except OwnFileError as error:
         raise RefusedError(Reason.INTERNAL, str(error)) from error
 

@@ -1,5 +1,6 @@
 """Memory limits and kills of control groups: version 1 and 2 as files, and the real ones of this machine."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -93,6 +94,22 @@ def test_a_container_s_own_view_begins_at_its_group(tree: Tree) -> None:
 @pytest.mark.parametrize("membership", ["0::/../other", "0::/nowhere", "1:name=systemd:/x", "nonsense::"])
 def test_a_group_that_we_cannot_see_is_none(tree: Tree, membership: str) -> None:
     assert tree(membership, V2) is None
+
+
+def test_mounts_that_could_not_be_read_once_are_read_again(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_path: Path) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    files = {**V2, "a/memory.max": "1048576\n"}
+    with monkeypatch.context() as short:
+        short.setattr(cgroup, "_read", none_left)
+        assert tree("0::/a", files) is None
+
+    group = cgroup.memory_group(7, tmp_path / "proc")
+    assert group is not None
+    assert cgroup.memory_limit(group) == MIB
 
 
 def test_a_process_that_is_gone_has_none(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -111,5 +112,46 @@ def test_it_serves_reloads_on_sighup_and_ends_cleanly_on_sigterm(
     await_line(process, "stays as it was")
     assert list(fetch(f"http://{address}/state")["services"]) == ["b"]
 
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+
+
+def test_it_runs_and_ends_cleanly_where_it_was_given_no_standard_files(
+    tmp_path: Path, launch: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    file = config(tmp_path, f"exporter: {{listen: '{address}', fast_path: false}}\nservices: {{a: {{}}}}\n")
+    closed = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    process = launch(*closed, *COMMAND, "--config", file)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            assert list(fetch(f"http://{address}/state")["services"]) == ["a"]
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+
+
+def test_a_sighup_while_it_starts_is_a_reload_once_it_has_started(
+    tmp_path: Path, launch: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    os.mkfifo(tmp_path / "soulfra.yml")
+    process = launch(
+        *COMMAND, "--config", str(tmp_path / "soulfra.yml"), "--listen", address, stderr=subprocess.PIPE
+    )
+    with (tmp_path / "soulfra.yml").open("w") as writing:  # it is read now
+        os.kill(process.pid, signal.SIGHUP)
+        time.sleep(0.1)
+        (tmp_path / "soulfra.yml").unlink()
+        config(tmp_path, "exporter: {fast_path: false}\nservices: {b: {}}\n")
+        writing.write("exporter: {fast_path: false}\nservices: {a: {}}\n")
+
+    await_line(process, "was read again")
+    assert list(fetch(f"http://{address}/state")["services"]) == ["b"]
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(timeout=10) == 0

@@ -1,8 +1,10 @@
 """Services that are found by Prometheus's file_sd and http_sd formats."""
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from exporter import discovered
 from exporter.app import Exporter, make_app
+from exporter.asking import FileReader
 from exporter.config import WatchConfig
 from exporter.discovered import Failure, Skip, SourceError, name_of, parse, services_of
 from exporter.document import ConfigError
@@ -22,7 +25,7 @@ from exporter.gate import OPEN, gate_of
 from exporter.kinds import KINDS
 from exporter.kinds.steps import StepsProbe
 from exporter.loading import load_config
-from exporter.sources import NETWORK_KINDS
+from exporter.sources import NETWORK_KINDS, FileSd
 from exporter.template import Target
 
 Start = Callable[..., Awaitable[Exporter]]
@@ -149,6 +152,42 @@ async def test_a_broken_file_keeps_its_targets_while_others_go_on(
     assert "files keeps its last good targets: a.json: it is not valid JSON" in caplog.text
     write(tmp_path / "a.json", [])
     await until(lambda: names(exporter) == {"three"})
+
+
+@pytest.mark.parametrize("pattern", ["agents/*.json", "agents/a.json"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+async def test_a_folder_that_cannot_be_looked_at_any_more_keeps_its_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, number: int
+) -> None:
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    write(folder / "a.json", [group("127.0.0.1:1", name="one")])
+    reader = FileReader(FileSd(files=(pattern,)), tmp_path)
+    known = await reader.read()
+
+    with monkeypatch.context() as closed:
+        for call in ("scandir", "listdir", "stat"):
+            closed.setattr(os, call, refusing(getattr(os, call), folder, number))
+        late = await reader.read()
+    (folder / "a.json").unlink()
+    gone = await reader.read()
+
+    assert len(known.found.targets) == 1
+    assert late.found == known.found
+    assert [failure.failure for failure in late.failures] == [Failure.READ]
+    assert gone.found.targets == ()
+
+
+def refusing(call: Callable[..., Any], folder: Path, number: int) -> Callable[..., Any]:
+    """Return *call* of the system as it is for a folder that cannot be looked into: the folder is seen."""
+    stat = os.stat
+
+    def refuse(path: Any, *more: Any, **how: Any) -> Any:
+        if Path(path).is_relative_to(folder) and (call is not stat or Path(path) != folder):
+            raise OSError(number, os.strerror(number))
+        return call(path, *more, **how)
+
+    return refuse
 
 
 async def test_services_come_and_go_with_an_address(
@@ -280,11 +319,12 @@ async def test_a_reload_keeps_what_was_found_and_makes_it_anew_when_the_template
 
     await exporter.reload()
     assert exporter.world.services["one"].probes["tcp"] is kept
-    entry = {**asked(url), "service": {**TEMPLATE, "name": "agent-{{ labels.name }}"}}
+    entry = {**asked(url), "refresh": "5s", "service": {**TEMPLATE, "name": "agent-{{ labels.name }}"}}
     config = {"exporter": RHYTHM, "discovery": [entry]}
     (tmp_path / "soulfra.yml").write_text(yaml.safe_dump(config))
     await exporter.reload()
     assert names(exporter) == {"agent-one"}
+    assert [counts.refresh for counts in exporter.counters.discovery.values()] == [5.0]
 
     (tmp_path / "soulfra.yml").write_text(yaml.safe_dump({"exporter": RHYTHM}))
     await exporter.reload()

@@ -552,6 +552,7 @@ async def test_the_names_of_this_machine_are_served(start: Start, host: str) -> 
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:1"},  # another program's page on this machine
         {"Sec-Fetch-Site": "cross-site"},  # an image or a script of a page: browsers send no Origin then
         {"Sec-Fetch-Site": "same-site"},

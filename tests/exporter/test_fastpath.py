@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ import yaml
 from exporter import fastpath
 from exporter.app import Exporter
 from exporter.config import WatchConfig
+from exporter.counters import Counters
 from exporter.loading import load_config
 from exporter.publisher import alertmanagers_of
 
@@ -164,6 +166,27 @@ async def stranger() -> AsyncIterator[Callable[..., Any]]:
     yield begin
     for runner in runners:
         await runner.cleanup()
+
+
+async def test_an_alert_from_before_the_clock_was_set_back_is_taken_and_ended(
+    alertmanager: str, until: Any
+) -> None:
+    counters = Counters()
+    path = fastpath.FastPath([alertmanager], refresh=0.3, counters=counters)
+    path.start()
+    path.down(fastpath.Alert(target="shop", description="", starts_at=time() + 3600, link="http://x"))
+    try:
+        await until(lambda: alerts(alertmanager))
+        path.up("shop")
+
+        async def ended() -> bool:
+            return not await alerts(alertmanager)
+
+        await until(ended)
+    finally:
+        await path.stop()
+
+    assert counters.post_failures.total() == 0
 
 
 async def test_a_redirect_is_a_failure_and_is_not_followed(

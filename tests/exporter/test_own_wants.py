@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from exporter.kinds import read_probe
+from exporter.kinds import Tls, read_probe
 from exporter.kinds.process import ProcessProbe
 from exporter.observation import Outcome, Reason
 from exporter.probes import command, own_files, probe_function, process
-from exporter.probes.context import Context, failure_of
+from exporter.probes import context as contexts
+from exporter.probes.context import Context, Progress, TlsFileError, Tools, failure_of
 from exporter.probes.patience import Judging, OwnWantError
 
 
@@ -107,6 +109,25 @@ def test_a_name_that_is_not_resolved_for_want_of_files_is_internal() -> None:
     assert failure_of(error, connected=False)[0] is Reason.DNS
 
 
+def test_a_context_that_no_file_was_left_for_is_not_kept_without_authorities(
+    make_certificate: Callable[[int], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch, tools: Tools
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(make_certificate(30)[1]))
+    with no_open_files_left(), pytest.raises(TlsFileError, match="Too many open files"):
+        tools.tls(Tls())
+
+    assert tools.tls(Tls()).cert_store_stats()["x509"] == 1
+
+
+def test_an_authority_that_is_not_found_for_want_of_files_is_no_evidence() -> None:
+    error = ssl.SSLCertVerificationError(1, "verify failed")
+    error.verify_code, error.verify_message = 20, "unable to get local issuer certificate"
+    with no_open_files_left():
+        want = failure_of(error, connected=True)[0]
+
+    assert (want, failure_of(error, connected=True)[0]) == (Reason.INTERNAL, Reason.TLS_VERIFY)
+
+
 async def test_judging_takes_few_threads_and_sends_away_whom_it_has_no_place_for() -> None:
     judging = Judging(threads=2, line=3)
     go_on = threading.Event()
@@ -145,15 +166,17 @@ async def test_who_leaves_the_line_leaves_nothing_and_a_thread_that_works_keeps_
     judging.close()
 
 
-@pytest.mark.parametrize("kind", ["http", "redis"])
+@pytest.mark.parametrize("kind", ["http", "redis", "postgres", "mysql"])
 async def test_a_file_of_ours_that_hangs_holds_nobody_up_and_is_no_evidence(
     context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_port: Callable[[], int], kind: str
 ) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(own_files, "read_own", lambda *_: go_on.wait(20) and b"secret-" + b"1")
     file = str(tmp_path / "secret")
+    pytest.importorskip(f"exporter.probes.{kind}")
     config: dict[str, Any] = {kind: f"{kind}://127.0.0.1:{free_port()}/"}
-    config |= {"password_file": file} if kind == "redis" else {"bearer": {"token_file": file}}
+    config |= {"bearer": {"token_file": file}} if kind == "http" else {"password_file": file}
+    config |= {"username": "prober"} if kind in ("postgres", "mysql") else {}
     started = time.monotonic()
 
     asked = asyncio.create_task(look(context, **config))
@@ -166,6 +189,28 @@ async def test_a_file_of_ours_that_hangs_holds_nobody_up_and_is_no_evidence(
 
     assert seen.reason is Reason.INTERNAL
     assert "could not be read in time" in seen.detail
+
+
+def test_what_a_peer_says_at_length_is_cut_before_it_is_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_through: list[int] = []
+
+    def redact(text: str) -> str:
+        looked_through.append(len(text))
+        return text
+
+    monkeypatch.setattr(contexts, "redact", redact)
+    progress = Progress(notes=[])
+    progress.hide("open-sesame")
+    long = "open-sesame " * 90_000
+    outcome = progress.outcome(Reason.STATUS, long)
+    progress.note("%s", long)
+
+    assert len(looked_through) == 2
+    assert max(looked_through) <= contexts.LOOKED_THROUGH
+    assert outcome.detail.startswith("*** ***")
+    assert "sesame" not in repr((outcome, progress.notes))
 
 
 def test_a_pipe_is_no_file_to_send(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from exporter import probes
 from exporter.app import Exporter, make_app
 from exporter.config import WatchConfig
 from exporter.document import ConfigError
@@ -105,6 +106,27 @@ def test_a_plugin_that_names_no_reasons_starts_with_the_usual_ones(install: Inst
 
     assert reasons_of("tiny") == OF_ANY
     assert probe_function("tiny").__module__ == "soulfra_tiny"
+
+
+async def test_a_plugin_that_never_answers_is_given_up_and_no_evidence(
+    tmp_path: Path, install: Install, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "PATIENCE", 0.2)
+    hangs = "import asyncio\n" + GOOD.replace("    return", "    await asyncio.Event().wait()\n    return")
+    install("tiny", "soulfra_tiny", hangs)
+    file = tmp_path / "soulfra.yml"
+    file.write_text(
+        "exporter: {fast_path: false}\nservices: {a: {probes: [{tiny: x, timeout: 100ms, confirm: 1}]}}\n"
+    )
+    exporter = Exporter(file, load_config(file, WatchConfig), "127.0.0.1:1")
+    await exporter.start()
+    await until(lambda: exporter.world.ready, 5)
+    last = exporter.world.services["a"].probes["tiny"].last
+    await exporter.stop()
+
+    assert last is not None
+    assert last.reason is Reason.INTERNAL
+    assert last.seconds < 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The process probe on real processes."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -160,6 +161,31 @@ async def test_a_pid_file_that_names_nobody_is_a_failure(
     assert (await ask(context, pid_file=str(file))).reason is reason
 
 
+async def test_a_pid_file_that_is_written_anew_takes_no_known_process_away(
+    context: Context, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    running = launch(*SLEEPER)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    assert (await ask(context, pid_file=str(file))).reason is None
+
+    file.unlink()
+    between = await ask(context, pid_file=str(file))
+    file.write_text(str(running.pid))
+    after = await ask(context, pid_file=str(file))
+    file.unlink()
+    running.kill()
+    running.wait()
+    ended = await ask(context, pid_file=str(file))
+
+    assert (between.reason, between.detail) == (
+        Reason.PID_FILE,  # which a second look has to confirm
+        f"process {running.pid} is there, but the pid file is missing",
+    )
+    assert after.reason is None
+    assert ended.reason is Reason.GONE
+
+
 async def test_a_pid_file_that_we_may_not_read_is_no_evidence(context: Context, tmp_path: Path) -> None:
     unreadable = tmp_path / "service.pid"
     unreadable.mkdir()  # a refusal that holds for root too
@@ -224,6 +250,19 @@ async def test_match_finds_the_process_by_its_command_line(
     assert found.process is not None
     assert found.process.pid == running.pid
     assert gone.reason is Reason.GONE
+
+
+async def test_no_command_line_of_a_stranger_holds_the_look(
+    context: Context, launch: Callable[..., Any], until: Any
+) -> None:
+    stranger = launch(*SLEEPER, "java-jarapp" * 1400)
+    await until(lambda: "java-jarapp" in procfs.command_line(stranger.pid))
+
+    started = time.monotonic()
+    outcome = await ask(context, match=r"^nothing java.*-jar.*app.*\.jar|java.*-jar.*app.*\.jar$")
+
+    assert outcome.reason is Reason.GONE
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(("alone", "reason"), [(True, Reason.STOPPED), (False, None)])
@@ -588,6 +627,24 @@ async def test_a_clock_that_is_set_anew_makes_no_restart(
     assert (after.restarts, after.start_ticks) == (0, before.start_ticks)
 
 
+async def test_a_clock_that_is_set_forward_makes_no_stranger_of_the_process_of_a_pid_file(
+    context: Context, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    running = launch(*SLEEPER)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    before = await ask(context, pid_file=str(file))
+
+    monkeypatch.setattr(procfs, "time", lambda: time.time() + 7200)
+    after = await ask(context, pid_file=str(file))
+    stranger = await ask(Context(timeout=2, tools=context.tools), pid_file=str(file))
+    monkeypatch.undo()
+    await ask(context, pid_file=str(file))
+
+    assert (before.reason, after.reason) == (None, None)
+    assert stranger.reason is Reason.GONE, "who has not seen it before cannot know"
+
+
 async def test_the_limit_of_the_address_space_is_a_limit(
     context: Context, launch: Callable[..., Any]
 ) -> None:
@@ -665,3 +722,108 @@ async def test_a_machine_without_threads_is_no_evidence(
         "processes cannot be looked for: no thread can be started",
     )
     assert after.reason is Reason.GONE
+
+
+@pytest.mark.parametrize("how", ["match", "pid_file", "user"])
+async def test_a_process_that_no_handle_was_left_to_look_at_is_not_gone(
+    context: Context,
+    launch: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    running = launch(*SLEEPER, marker)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    ways: dict[str, dict[str, Any]] = {
+        "match": {"match": marker},
+        "pid_file": {"pid_file": str(file)},
+        "user": {"match": marker, "user": os.getuid()},
+    }
+    opened = os.open
+
+    def none_left(path: str, *more: Any) -> int:
+        closed = {"match": "cmdline", "pid_file": "stat", "user": "status"}[how]
+        if path == f"/proc/{running.pid}/{closed}":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", none_left)
+    outcome = await ask(context, **ways[how])
+
+    assert (outcome.reason, outcome.detail) == (
+        Reason.INTERNAL,
+        "processes cannot be looked for: Too many open files",
+    )
+
+
+async def test_the_holder_of_a_port_that_no_handle_was_left_to_look_at_is_not_another_user_s(
+    context: Context,
+    serve: Callable[[int], Any],
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    server = serve(port)
+    listed, looks = os.listdir, []
+
+    def none_left(path: str) -> list[str]:
+        if path == f"/proc/{server.pid}/fd":
+            looks.append(path)
+            if len(looks) == 1:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", none_left)
+
+    assert (await ask(context, port=port, user=os.getuid())).reason is Reason.INTERNAL
+
+
+async def test_a_watch_that_no_handle_was_left_for_keeps_none(
+    context: Context, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    launch(*SLEEPER, marker)
+    facts = (await ask(context, match=marker)).process
+    assert facts is not None
+
+    close = os.close
+
+    def none_left(_pid: int) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("exporter.probes.ending.read_stat", none_left)
+    closed: list[int] = []
+
+    def note_close(handle: int) -> None:
+        closed.append(handle)
+        close(handle)
+
+    monkeypatch.setattr(os, "close", note_close)
+    with pytest.raises(OSError, match="Too many open files"):
+        ProcessEnd(facts, lambda: None)
+
+    assert len(closed) == 1
+
+
+MAIN_THREAD_ENDS = """
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+
+
+async def test_a_process_lives_as_long_as_one_of_its_threads(
+    context: Context, launch: Callable[..., Any], tmp_path: Path, until: Any
+) -> None:
+    running = launch(sys.executable, "-c", MAIN_THREAD_ENDS)
+    file = tmp_path / "service.pid"
+    file.write_text(str(running.pid))
+    await until(lambda: (stat := procfs.read_stat(running.pid)) is not None and stat.state == "Z")
+
+    outcome = await ask(context, pid_file=str(file))
+
+    assert outcome.reason is None
+    assert outcome.process is not None
+    assert outcome.process.status is ProcessStatus.RUNNING

@@ -15,7 +15,7 @@ from exporter.kinds.steps import StepsProbe
 from exporter.loading import load_config
 from exporter.observation import Outcome, Reason
 from exporter.probes import steps
-from exporter.probes.context import Context, Note, Tools
+from exporter.probes.context import Context, Note, Progress, Tools
 
 TOKEN = "tok/en+" + "4711"  # built from pieces; it needs quoting in an address
 
@@ -189,6 +189,15 @@ async def test_captured_values_are_told_to_nobody(server: str, tools: Tools) -> 
     assert outcome.reason is Reason.JSON
     assert any("redirect" in note.text for note in notes)
     assert "4711" not in repr((outcome, notes))
+
+
+def test_a_secret_with_another_at_its_beginning_is_hidden_whole() -> None:
+    for secrets in (["abcd", "abcd-efgh"], ["abcd-efgh", "abcd"]):
+        progress = Progress()
+        for secret in secrets:
+            progress.hide(secret)
+
+        assert "efgh" not in progress.outcome(Reason.BODY, "got abcd-efgh").detail
 
 
 @pytest.mark.parametrize(

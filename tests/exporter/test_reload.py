@@ -270,3 +270,23 @@ async def test_another_rhythm_of_all_forgets_nothing_of_what_was_seen(watched: W
     service = watched.exporter.world.services["dead"]
     assert service.verdict is Verdict.DOWN
     assert service.probes["tcp"].attempts >= seen > 0
+
+
+async def test_many_signals_are_one_reload_and_the_last_of_them_counts(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reload, reloads, begun = watched.exporter.reload, [], asyncio.Event()
+
+    async def slow() -> None:
+        reloads.append(time.monotonic())
+        begun.set()
+        await reload()
+
+    monkeypatch.setattr(watched.exporter, "reload", slow)
+    first = asyncio.create_task(watched.exporter.reload_by_signal())
+    await begun.wait()
+    watched.write({**watched.config, "services": {"other": {}}})
+    await asyncio.gather(first, *(watched.exporter.reload_by_signal() for _ in range(50)))
+
+    assert len(reloads) == 2
+    assert "other" in watched.exporter.world.services

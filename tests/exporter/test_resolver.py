@@ -7,10 +7,14 @@ import pwd
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.message as dns_message
+import dns.rrset as dns_rrset
 import pytest
 import uvloop
 
@@ -414,3 +418,53 @@ def test_names_are_resolved_on_the_loop_that_the_exporter_uses(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ask()) == ("127.0.0.2",)
+
+
+def answer_all(server: socket.socket) -> None:
+    """Know every name at once, but for those that begin with ``slow`` or ``never``."""
+    while True:
+        data, address = server.recvfrom(512)
+        if not data:
+            return
+        query = dns_message.from_wire(data)
+        asked = query.question[0]
+        answer = dns_message.make_response(query)
+        if asked.rdtype == 1:
+            answer.answer.append(dns_rrset.from_text(asked.name, 1, "IN", "A", "127.0.0.5"))
+        if asked.name.to_text().startswith("slow"):
+            threading.Timer(0.6, server.sendto, (answer.to_wire(), address)).start()
+        elif not asked.name.to_text().startswith("never"):
+            server.sendto(answer.to_wire(), address)
+
+
+@pytest.fixture
+async def quick() -> AsyncIterator[Resolver]:
+    """Return a resolver that has had quick answers only."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        answering = threading.Thread(target=answer_all, args=(server,))
+        answering.start()
+        resolver = Resolver(servers=("{}:{}".format(*server.getsockname()),))
+        for number in range(20):
+            await resolver.addresses(f"quick{number}.test")
+        yield resolver
+        await resolver.close()
+        await asyncio.sleep(0.7)  # the last slow answers go out
+        server.sendto(b"", server.getsockname())
+        answering.join(5)
+
+
+async def test_a_server_that_was_quick_so_far_is_waited_for_as_long_as_any(quick: Resolver) -> None:
+    found = await asyncio.gather(*(quick.addresses(f"slow{number}.test") for number in range(5)))
+
+    assert set(found) == {("127.0.0.5",)}
+    assert quick.counts.failures == 0
+
+
+async def test_a_server_that_was_quick_so_far_is_given_up_in_time_too(quick: Resolver) -> None:
+    started = time.monotonic()
+    with pytest.raises(socket.gaierror) as raised:
+        await quick.addresses("never.test")
+
+    assert raised.value.errno == socket.EAI_AGAIN
+    assert time.monotonic() - started < resolving.PATIENCE + 1

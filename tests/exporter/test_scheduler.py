@@ -259,6 +259,23 @@ async def test_a_timeout_that_the_exporter_made_itself_is_no_evidence(
     assert [change.after for change in stage.transitions if change.after is Verdict.DOWN] == [Verdict.DOWN]
 
 
+async def test_a_short_stall_does_not_make_a_long_one_before_it_forgotten(
+    stage: Stage, until: Callable[..., Awaitable[Any]]
+) -> None:
+    stage.apply({"hanging": HANGING}, interval="60s", timeout="2s", confirm=1)
+    await until(lambda: stage.counters.in_progress == 1)
+
+    time.sleep(1.0)  # noqa: ASYNC251 - the loop is to stand still
+    await asyncio.sleep(0.1)
+    time.sleep(0.2)  # noqa: ASYNC251 - as above
+    await until(lambda: stage.attempts("hanging") == 1)
+
+    held_up = stage.world.services["hanging"].probes["tcp"].last
+    assert held_up is not None
+    assert held_up.reason is Reason.INTERNAL
+    assert "stood still for 1." in held_up.outcome.detail
+
+
 @pytest.mark.parametrize("blocked", [0.15, 0.3])
 async def test_a_loop_that_was_blocked_shows(
     stage: Stage, until: Callable[..., Awaitable[Any]], blocked: float

@@ -6,6 +6,8 @@ import http.client
 import json
 import logging
 import os
+import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -263,6 +265,29 @@ async def test_a_new_certificate_is_shown_without_a_restart(running: Running, ma
         await running.get(tls=first)
 
 
+async def test_files_are_looked_at_again_after_a_look_that_no_thread_was_left_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Awaitable[object]]
+) -> None:
+    in_thread = asyncio.to_thread
+    refused: list[object] = []
+
+    async def none_left(work: Callable[..., Any], *more: Any) -> Any:
+        if not refused:
+            refused.append(work)
+            raise RuntimeError("can't start new thread")
+        return await in_thread(work, *more)
+
+    await running.start({"basic_auth_users": {"scraper": HASH}})
+    monkeypatch.setattr(asyncio, "to_thread", none_left)
+    await until(lambda: refused)
+    write(running.folder, {"basic_auth_users": {"other": HASH}})
+
+    async def not_let_in() -> bool:
+        return (await running.get(headers=SCRAPER))[0] == 401
+
+    await until(not_let_in)
+
+
 async def test_a_half_written_certificate_changes_nothing_and_is_told(
     running: Running, make_certificate: Make, until: Callable[..., Awaitable[object]]
 ) -> None:
@@ -377,6 +402,76 @@ async def test_one_peer_cannot_take_all_connections(
     for _, writer in greedy:
         writer.close()
     await until(lambda: "127.0.0.9" not in running.listener._peers)
+
+
+async def test_handshakes_that_nobody_goes_on_with_are_bounded_and_keep_nobody_out(
+    running: Running,
+    make_certificate: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 3)
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    silent = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+    await until(lambda: len(running.listener._handshakes) == 3)
+
+    assert (await running.get(tls=trusting(pem)))[0] == 200  # in the place of the first
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(silent[0][0].read(), 5) == b""
+    assert not silent[1][0].at_eof()
+    assert len(running.listener._handshakes) == 2
+
+    for _, writer in silent:
+        writer.close()
+    await until(lambda: not running.listener._handshakes)
+
+
+async def test_handshakes_of_one_peer_are_bounded_end_in_time_and_leave_nothing(
+    running: Running,
+    make_certificate: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS_OF_ONE", 2)
+    monkeypatch.setattr(serving, "HANDSHAKE_LIMIT", 0.5)
+    monkeypatch.setattr(serving, "is_loopback", lambda host: host != "127.0.0.9")
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    greedy = [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.9", 0)) for _ in range(3)]
+
+    with suppress(ConnectionResetError):
+        assert await asyncio.wait_for(greedy[2][0].read(), 0.3) == b""
+    assert (await running.get(tls=trusting(pem)))[0] == 200
+    for reader, writer in greedy:
+        with suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    await until(lambda: not running.listener._handshakes and "127.0.0.9" not in running.listener._peers)
+
+
+async def test_a_machine_without_a_free_file_goes_on_listening_once_there_is_one(
+    running: Running, make_certificate: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "ACCEPT_AGAIN", 0.1)
+    key, pem = make_certificate(30)
+    await running.start(tls_of(key, pem))
+    host, _, port = running.address.partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    await asyncio.sleep(0.05)
+    opened = socket.create_connection((host, int(port)))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        await asyncio.sleep(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert (await running.get(tls=trusting(pem)))[0] == 200
+    opened.close()
+    writer.close()
 
 
 async def test_old_tls_and_plain_text_get_no_answer(
@@ -771,6 +866,35 @@ async def test_what_is_no_http_is_answered_briefly_and_fills_no_log(
     assert b"Server: soulfra\r\n" in head + b"\r\n"
     assert body == b"bad request\n"
     assert [one.message for one in caplog.records if one.levelno > logging.INFO] == []
+
+
+async def test_credentials_that_are_no_text_are_refused_and_no_fault_of_ours(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    await running.start({"basic_auth_users": {"scraper": HASH}})
+    answer = await sent_raw(
+        running,
+        b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Basic \xe9\xff\r\n\r\n",
+    )
+
+    assert b" 401 " in answer.partition(b"\r\n")[0]
+    assert running.exporter.counters.internal_errors.total() == 0
+    assert [one.message for one in caplog.records if one.levelno > logging.INFO] == []
+
+
+async def test_a_request_that_fails_writes_no_lines_of_its_own_into_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.start({})
+
+    async def broken(_door: Door, _request: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Door, "refusal", broken)
+    await sent_raw(running, b"GET /x%0aERROR%20all%20is%20lost HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert told == ["GET /x%0aERROR%20all%20is%20lost failed"]
 
 
 async def test_answers_tell_no_versions(running: Running) -> None:
