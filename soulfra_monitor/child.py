@@ -81,10 +81,12 @@ def _watch(kind: str, target: str) -> Any:
         from soulfra_monitor import crashes  # noqa: PLC0415 - not before the path is right
         from soulfra_monitor.monitor import ErrorMonitor  # noqa: PLC0415 - as above
 
-        crashes.install(ErrorMonitor().start().share())
+        monitor = ErrorMonitor().start().share()
+        crashes.install(monitor)
         record = crashes.current()
         if record is not None:
             record.kept = True
+            monitor.when_left(record.leave_errors)
     except Exception as error:  # noqa: BLE001 - told, and the program runs unwatched
         _complain(f"soulfra_monitor: the program runs unwatched: {type(error).__name__}: {error}\n")
         return None

@@ -36,6 +36,9 @@ TAIL = 16_384
 FORGET_AFTER = 7 * 86400.0
 """Seconds after which nobody wants to know."""
 
+LEFT = "left"
+"""A note: errors of this life are in the spool, and it has no means to send them any more."""
+
 FATAL = "Fatal Python error: "
 _STOPPED = "Stack (most recent call first)"  # how a dump begins that is not of a fatal error
 _NOTE = "soulfra: "
@@ -74,6 +77,11 @@ class Life:
         return "told" in self.notes
 
     @property
+    def left_errors(self) -> bool:
+        """Whether it has left errors in the spool for others to send."""
+        return LEFT in self.notes
+
+    @property
     def crash(self) -> str:
         """What kind of crash it was, as faulthandler names it; nothing if it was none."""
         _, found, rest = self.dump.partition(FATAL)
@@ -100,6 +108,11 @@ class Record:
         """Add a line for whoever reads the file. Never raises."""
         with suppress(OSError):
             os.write(self.fd, f"{_NOTE}{text}\n".encode())
+
+    def leave_errors(self) -> None:
+        """Say that somebody else has to send what is in the spool, if it is this process's."""
+        if self.kept and os.getpid() == self.owner:
+            self.note(LEFT)
 
     def goodbye(self) -> None:
         """Say that this process has run to its end. Twice is once."""

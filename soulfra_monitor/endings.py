@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from soulfra_monitor.monitor import ErrorMonitor
 
 _STOPS = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE"}
 _REQUESTS = {"SIGTERM", "SIGHUP"}  # nothing but a wish to stop, whoever sent them and to whom
+PERIOD = 0.01
+"""Seconds between looks at what has been sent."""
+
 _ASKED = 128  # and a signal's number: what a program that was asked to stop exits with
 
 
@@ -48,15 +52,33 @@ def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) ->
 
 
 def tell(code: int, asked: Collection[int], command: list[str], record: str, *, oom: bool) -> None:
-    """Tell the remediator of a program's end, or leave it in the spool. Waits at most 2 s."""
+    """Tell the remediator of a program's end and of what it could not tell itself, or leave it in the spool.
+
+    Waits at most 2 s for each.
+    """
     sys.argv = [child.name_of(command[0], command[1])]
     monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here
     life = crashes.take(record) if record else None
     ending = judge(code, asked, life, oom=oom)
-    if ending is not None:
-        with monitor:
+    left = life is not None and life.left_errors
+    if ending is None and not left:
+        return
+    with monitor:
+        if left:
+            _send_spooled(monitor)
+        if ending is not None:
             context = {**_context(command, life), **({"at_once": True} if ending.at_once else {})}
             monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=context)
+
+
+def _send_spooled(monitor: ErrorMonitor) -> None:
+    """Wait until what the program has left in the spool is sent."""
+    deadline = time.monotonic() + monitor.settings.exit_timeout
+    while time.monotonic() < deadline:
+        stats = monitor.stats()
+        if stats.adopted or stats.failures:
+            return
+        time.sleep(PERIOD)
 
 
 def _context(command: list[str], life: Life | None) -> dict[str, object]:

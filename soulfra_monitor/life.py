@@ -67,6 +67,8 @@ class Life:
 
     def __init__(self, settings: Settings, source: Source, forked: Callable[[], None]) -> None:
         self.running = False
+        self.left: Callable[[], object] = _nothing
+        """Called when errors are spooled at the very end that this process has no means to send any more."""
         self._settings = settings
         self._source = source
         self._forked = forked
@@ -82,6 +84,7 @@ class Life:
             self._renew()
         self._ended = False
         self.running = True
+        aside.prepare()
         atexit.register(self._at_exit)
         if _is_child_of_multiprocessing():
             self._end_with_multiprocessing()
@@ -131,11 +134,15 @@ class Life:
             now = time.monotonic()
             self._leave_by = self._leave_by or now + self._settings.exit_timeout
             left = max(0.0, self._leave_by - now)
+            if sys.is_finalizing() and not self._take_over(left):
+                return
             if self._is_idle() and not stop:
                 return
             if not self._flush(left * SENDING_SHARE, last=True, stop=stop):
                 self.worker.sender.abort()
                 self.worker.put_by()
+                if not self.worker.sender.is_loaded:
+                    self.left()
             self.worker.leave(stop=stop)
         except Exception as error:  # noqa: BLE001 - the edge to the program, which is ending
             self._count_failure("exit", error)
@@ -225,7 +232,7 @@ class Life:
         busy, guard.busy = guard.busy, True
         try:
             with intake.lock:
-                if intake.alive or now < self._start_again_at:
+                if intake.alive or now < self._start_again_at or sys.is_finalizing():
                     return
                 intake.alive = True
             aside.start(self.worker.run)
@@ -273,6 +280,14 @@ class Life:
             self.worker.turn()
         return flush.complete
 
+    def _take_over(self, seconds: float) -> bool:
+        """Do the thread's work from now on: it never runs again. False if it has left its desk locked."""
+        self.intake.alive = False
+        if not self.worker.desk.acquire(timeout=seconds):
+            return False
+        self.worker.desk.release()
+        return True
+
     def _at_exit(self) -> None:
         """Send what there is. Errors of what ends after us are sent one by one."""
         self.intake.closing = True
@@ -292,6 +307,10 @@ class Life:
 
 
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 def _is_child_of_multiprocessing() -> bool:

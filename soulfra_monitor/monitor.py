@@ -10,7 +10,7 @@ Nothing here raises into the program but SettingsError and mistakes in declarati
 """
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from types import FrameType, TracebackType
@@ -100,6 +100,10 @@ class ErrorMonitor:
         """Be every ErrorMonitor that this program makes from now on, and outlive their ``stop``."""
         self.shared = True
         return self
+
+    def when_left(self, do: Callable[[], object]) -> None:
+        """Have *do* called when errors stay in the spool that this process has no means to send any more."""
+        self._life.left = do
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""

@@ -19,6 +19,15 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    import fcntl  # early: at the very end of a program nothing can be imported
+except ImportError:  # not everywhere
+    fcntl = None
+
+_open = open  # likewise: Python takes it out of the builtins by then
 
 LOCK = "lock"
 CORRUPT = "corrupt"
@@ -240,7 +249,7 @@ class Spool:
 
     def _read(self, place: str, boot: str) -> Parcel:
         try:
-            with open(place, "rb") as file:
+            with _open(place, "rb") as file:
                 head = json.loads(file.readline(HEADER_LIMIT))
                 body = file.read(int(head["length"]) + 1)
             if len(body) != head["length"] or zlib.crc32(body) != head["crc"] or head["boot"] != boot:
@@ -379,11 +388,11 @@ def _is_private(folder: str) -> bool:
 
 def _lock(place: str) -> int | None:
     """Return a descriptor that holds the lock, or None when somebody has it. Death lets go of it."""
+    if fcntl is None:
+        return None
     try:
-        import fcntl  # noqa: PLC0415 - not everywhere
-
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (OSError, ImportError):
+    except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -398,7 +407,7 @@ def _lock(place: str) -> int | None:
 def _write_whole(place: str, content: bytes) -> None:
     beside = f"{place}{UNFINISHED}"
     try:
-        with open(beside, "wb") as file:
+        with _open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -583,3 +583,53 @@ print(signal.sigwait([signal.SIGUSR1]))
 
     assert (code, err) == (0, "")
     assert out.splitlines() == ["[True, False]"] * 2 + ["2 set()", str(signal.SIGUSR1)]
+
+
+LATE = """
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(exit_timeout="20s").start()
+class Late:
+    def __del__(self, report=monitor.report):
+        report("late")
+late = Late()
+"""
+
+
+def test_an_error_while_python_takes_its_modules_apart_is_sent_without_waiting_for_a_thread(
+    recorder: Recorder, run: Run
+) -> None:
+    """No other thread runs by then."""
+    program = run(LATE + "monitor.report('early')\n")
+
+    status, _, err = program.end(seconds=10.0)
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["early", "late"]
+
+
+def test_the_first_error_may_come_when_nothing_can_be_imported_any_more(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    program = run(LATE)
+
+    status, _, err = program.end(seconds=10.0)
+
+    assert (status, err) == (0, "")
+    assert len(list(spool.rglob("*.seg"))) == 1
+
+
+def test_a_program_without_a_free_handle_ends_as_it_would_without_us(run: Run) -> None:
+    """To end a thread that still runs, Python needs a library that the system would load by then."""
+    status, _, err = run("""
+import resource, time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(exit_timeout="0.3s").start()
+monitor.report("kept")
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+class Late:
+    def __del__(self):
+        time.sleep(1)
+late = Late()
+""").end()
+
+    assert (status, err) == (0, "")

@@ -325,3 +325,14 @@ def test_the_exit_status_comes_out_when_the_remediator_is_away(
 
     assert done.returncode == 5
     assert list((tmp_path / "spool" / "app").rglob("*.seg"))
+
+
+def test_an_error_after_the_last_moment_in_which_the_program_can_send_is_sent_by_the_parent(
+    run: Run, program: Callable[..., Path], remediator: Remediator
+) -> None:
+    path = program("class Late:\n    def __del__(self):\n        raise ValueError('late')\nlate = Late()\n")
+
+    ended = run(str(path))
+
+    assert ended.returncode == 0
+    assert [event["kind"] for event in remediator.events] == ["unraisable"]
