@@ -135,6 +135,7 @@ def watched_attributes() -> dict[str, Any]:
         (sys, "excepthook"),
         (sys, "unraisablehook"),
         (threading, "excepthook"),
+        (threading, "_make_invoke_excepthook"),
         (warnings, "_showwarnmsg"),
         (warnings, "_warn_unawaited_coroutine"),
         (logging.Logger, "callHandlers"),
