@@ -36,6 +36,9 @@ TAIL = 16_384
 FORGET_AFTER = 7 * 86400.0
 """Seconds after which nobody wants to know."""
 
+BYE, BACK = "bye", "back"
+"""Notes: this life has come to its end; it has not, after all."""
+
 LEFT = "left"
 """A note: errors of this life are in the spool, and it has no means to send them any more."""
 
@@ -68,8 +71,9 @@ class Life:
 
     @property
     def said_goodbye(self) -> bool:
-        """Whether the program ran to its end, whatever its exit status."""
-        return "bye" in self.notes
+        """Whether the program ran to its end, whatever its exit status, or became another."""
+        last = [note for note in self.notes if note in (BYE, BACK)][-1:]
+        return last == [BYE]
 
     @property
     def told(self) -> bool:
@@ -114,6 +118,16 @@ class Record:
         if self.kept and os.getpid() == self.owner:
             self.note(LEFT)
 
+    def step_aside(self) -> None:
+        """Say that this process is about to become another program."""
+        if not self.ended and self._is_mine():
+            self.note(BYE)
+
+    def come_back(self) -> None:
+        """Say that it has not become one."""
+        if not self.ended and self._is_mine():
+            self.note(BACK)
+
     def goodbye(self) -> None:
         """Say that this process has run to its end. Twice is once."""
         if self.ended or not self._is_mine():
@@ -121,7 +135,7 @@ class Record:
         self.ended = True
         self.leave_stops()
         if self.kept:
-            self.note("bye")
+            self.note(BYE)
         else:
             with suppress(OSError):  # gone: that was the aim
                 os.unlink(self.path)

@@ -73,6 +73,7 @@ class Life:
         self._source = source
         self._forked = forked
         self._ended = False
+        self._forked_off = False  # nothing but the fork has happened in this process
         self._broken: Counter[str] = Counter()
         self._complained: dict[str, float] = {}
         self._renew()
@@ -149,6 +150,16 @@ class Life:
         finally:
             guard.busy = False
 
+    def step_aside(self) -> None:
+        """Leave, and be ready to go on: another program is about to take this process, but may not come.
+
+        A forked child that has nothing to tell waits for nothing: that it becomes another is the use of it.
+        """
+        if guard.busy or not self.running or (self._forked_off and not self.intake.seen):
+            return
+        self.leave()
+        self._leave_by = 0.0
+
     def attempt(self, place: str, do: Callable[[], object]) -> None:
         """Do something of ours that may fail; if it does it is counted and logged."""
         try:
@@ -213,6 +224,7 @@ class Life:
         self.worker.close()
         self._broken.clear()
         self._complained.clear()
+        self._forked_off = True
         self._renew()
         self._forked()
         util = sys.modules.get("multiprocessing.util")

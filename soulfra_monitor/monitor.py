@@ -101,6 +101,10 @@ class ErrorMonitor:
         self.shared = True
         return self
 
+    def step_aside(self) -> None:
+        """Send what there is, and spool the rest: another program is about to take this process."""
+        self._life.step_aside()
+
     def when_left(self, do: Callable[[], object]) -> None:
         """Have *do* called when errors stay in the spool that this process has no means to send any more."""
         self._life.left = do

@@ -633,3 +633,66 @@ late = Late()
 """).end()
 
     assert (status, err) == (0, "")
+
+
+BECOMES = """
+import os, sys, time
+from soulfra_monitor import ErrorMonitor
+if len(sys.argv) == 1:
+    others = [name for name in os.environ["SOULFRA_WITHOUT"].split(",") if name != "execs"]
+    monitor = ErrorMonitor(without=others).start()
+    monitor.report("last words")
+    BEFORE
+    os.execv(sys.executable, [sys.executable, __file__, "again"])
+print("again")
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "pass",
+        "try:\n        os.execvp('/nonexistent/program', ['x'])\n    except OSError:\n        pass",
+        "try:\n        os.execv(__file__, ['x'])\n    except OSError:\n        pass",
+    ],
+)
+def test_what_there_is_is_sent_before_another_program_takes_the_process(
+    recorder: Recorder, run: Run, before: str
+) -> None:
+    ended = run(BECOMES.replace("BEFORE", before), PYTHONUNBUFFERED="1").end()
+
+    assert ended == (0, "again\n", "")
+    assert messages(recorder) == ["last words"]
+
+
+def test_a_program_that_becomes_another_waits_no_longer_than_at_its_end(run: Run, spool: Path) -> None:
+    ended = run(BECOMES.replace("BEFORE", "pass"), SOULFRA_URL=AWAY).end()
+
+    assert ended == (0, "again\n", "")
+    assert len(list(spool.rglob("*.seg"))) == 1
+
+
+def test_a_forked_child_that_becomes_another_program_waits_for_nothing(run: Run) -> None:
+    status, out, _ = run(
+        """
+import os, time
+from soulfra_monitor import ErrorMonitor
+class Engine:
+    def turn(self):
+        return 1
+monitor = ErrorMonitor(without=[], exit_timeout="20s").start()
+engine = monitor.add_service("engine", Engine())
+engine.turn()
+began = time.monotonic()
+pid = os.fork()
+if pid == 0:
+    os.execlp("true", "true")
+os.waitpid(pid, 0)
+print(time.monotonic() - began < 5)
+os._exit(0)
+""",
+        SOULFRA_URL=AWAY,
+        PYTHONUNBUFFERED="1",
+    ).end()
+
+    assert (status, out) == (0, "True\n")

@@ -162,6 +162,8 @@ def watched_attributes() -> dict[str, Any]:
         (io, "open"),
         (os, "kill"),
         (os, "killpg"),
+        (os, "execv"),
+        (os, "execve"),
         (builtins, "open"),
     ]
     found = {f"{owner.__name__}.{name}": vars(owner).get(name) for owner, name in pairs}

@@ -126,6 +126,33 @@ def test_handlers_that_a_program_sets_later_outlive_forks_and_the_end_of_watchin
     assert done.stdout == "mine " * 3
 
 
+def test_a_life_that_becomes_another_program_is_no_bad_end(live: Live) -> None:
+    live(
+        """
+        from soulfra_monitor.hooks import execs
+        execs.install(Kept())
+        os.execv(sys.executable, [sys.executable, "-c", "pass"])
+        """
+    )
+
+    assert live("").stdout == ""
+
+
+def test_a_life_that_could_not_become_another_program_goes_on(live: Live) -> None:
+    live(
+        """
+        from soulfra_monitor.hooks import execs
+        execs.install(Kept())
+        try:
+            os.execv(sys.executable, [])
+        except ValueError:
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+
+    assert "an earlier process ended without saying goodbye" in live("").stdout
+
+
 def test_a_crash_is_told_with_its_stack(live: Live, folder: Path, kept: Kept) -> None:
     done = live("import ctypes\ndef deep():\n    ctypes.string_at(0)\ndeep()")
 
