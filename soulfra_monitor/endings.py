@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -15,9 +14,6 @@ from soulfra_monitor.monitor import ErrorMonitor
 
 _STOPS = {"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE"}
 _REQUESTS = {"SIGTERM", "SIGHUP"}  # nothing but a wish to stop, whoever sent them and to whom
-PERIOD = 0.01
-"""Seconds between looks at what has been sent."""
-
 _ASKED = 128  # and a signal's number: what a program that was asked to stop exits with
 
 
@@ -65,20 +61,10 @@ def tell(code: int, asked: Collection[int], command: list[str], record: str, *, 
         return
     with monitor:
         if left:
-            _send_spooled(monitor)
+            monitor.send_left(monitor.settings.exit_timeout)
         if ending is not None:
             context = {**_context(command, life), **({"at_once": True} if ending.at_once else {})}
             monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=context)
-
-
-def _send_spooled(monitor: ErrorMonitor) -> None:
-    """Wait until what the program has left in the spool is sent."""
-    deadline = time.monotonic() + monitor.settings.exit_timeout
-    while time.monotonic() < deadline:
-        stats = monitor.stats()
-        if stats.adopted or stats.failures:
-            return
-        time.sleep(PERIOD)
 
 
 def _context(command: list[str], life: Life | None) -> dict[str, object]:

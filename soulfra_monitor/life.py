@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Event as Signal
-from threading import active_count, main_thread
+from threading import Lock, active_count, main_thread
 from typing import Any
 
 from soulfra_monitor import aside
@@ -28,7 +28,10 @@ from soulfra_monitor.worker import Complaint, Flush, Source, Worker
 COMPLAIN_EVERY = 60.0
 START_AGAIN_AFTER = 1.0
 RETIRE_WITHIN = 0.1
-"""Seconds that a fork waits for our thread to end."""
+"""Seconds that a fork, and the end of the program, wait for our thread to end."""
+
+LEFT_PERIOD = 0.01
+"""Seconds between looks at what has been sent."""
 
 SENDING_SHARE = 0.7
 """Of the time at exit; the rest is for the spool."""
@@ -112,6 +115,8 @@ class Life:
         if self.running:
             self.intake.queue.put(beat)
             self.wake()
+        if self.intake.closing:
+            self.leave()
 
     def flush(self, timeout: float) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
@@ -125,6 +130,15 @@ class Life:
             return False
         finally:
             guard.busy = False
+
+    def send_left(self, timeout: float) -> None:
+        """Wait until something is sent that dead processes left, if they did and the remediator takes it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.worker.spool.has_orphans(self.intake.boot):
+            stats = self.stats()
+            if stats.adopted or stats.failures:
+                return
+            time.sleep(LEFT_PERIOD)
 
     def leave(self, *, stop: bool = False) -> None:
         """Send what there is while there is time, and spool the rest; in the time for exit as a whole."""
@@ -235,6 +249,7 @@ class Life:
         """Make an empty queue and a new boot. What came before a fork is the parent's."""
         self._start_again_at = 0.0
         self._leave_by = 0.0
+        self._at_work = Lock()  # of who does the worker's work
         self.intake = Intake(self._settings, self._start_worker)
         self.worker = Worker(self.intake, self._source, _log_as(self._settings.log_level), self.broke)
 
@@ -244,7 +259,7 @@ class Life:
         busy, guard.busy = guard.busy, True
         try:
             with intake.lock:
-                if intake.alive or now < self._start_again_at or sys.is_finalizing():
+                if intake.alive or intake.closing or now < self._start_again_at:
                     return
                 intake.alive = True
             aside.start(self.worker.run)
@@ -283,14 +298,19 @@ class Life:
 
     def _work_off(self, flush: Flush, deadline: float) -> bool:
         """Do the worker's work here: there is no thread, and at the end of a program none can be had."""
-        self.worker.ask(flush)
-        while not flush.done.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self.worker.sender.limit(left)
-            self.worker.turn()
-        return flush.complete
+        if not self._at_work.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            self.worker.ask(flush)
+            while not flush.done.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self.worker.sender.limit(left)
+                self.worker.turn()
+            return flush.complete
+        finally:
+            self._at_work.release()
 
     def _take_over(self, seconds: float) -> bool:
         """Do the thread's work from now on: it never runs again. False if it has left its desk locked."""
@@ -301,9 +321,14 @@ class Life:
         return True
 
     def _at_exit(self) -> None:
-        """Send what there is. Errors of what ends after us are sent one by one."""
+        """Send what there is. Errors of what ends after us are sent one by one, by who brings them.
+
+        So the thread ends: at the very end Python gives it no more turns, and what it is handed is lost.
+        """
         self.intake.closing = True
         self.leave()
+        if self.intake.alive:
+            self.worker.retire(RETIRE_WITHIN)
 
     def _end_with_multiprocessing(self) -> None:
         """Send what there is when a child of multiprocessing ends: it does not run what atexit knows."""

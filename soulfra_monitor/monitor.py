@@ -113,6 +113,10 @@ class ErrorMonitor:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
         return self._life.flush(timeout)
 
+    def send_left(self, timeout: float) -> None:
+        """Wait, at most *timeout* seconds, until something is sent that dead processes left, if they did."""
+        self._life.send_left(timeout)
+
     def __enter__(self) -> Self:
         return self.start()
 

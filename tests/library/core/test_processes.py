@@ -696,3 +696,40 @@ os._exit(0)
     ).end()
 
     assert (status, out) == (0, "True\n")
+
+
+def test_a_sign_of_life_at_the_very_end_is_sent(recorder: Recorder, run: Run) -> None:
+    ended = run("""
+import atexit
+from soulfra_monitor import ErrorMonitor
+atexit.register(lambda: monitor.heartbeat("nightly").beat())
+monitor = ErrorMonitor().start()
+monitor.report("early")
+""").end()
+
+    assert ended == (0, "", "")
+    assert [beat.path for beat in recorder.beats] == ["/api/monitoring/heartbeats/nightly"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no thread can be started by then")
+def test_threads_that_fail_while_the_program_ends_share_one_connection(recorder: Recorder, run: Run) -> None:
+    ended = run("""
+import atexit, json, threading
+from soulfra_monitor import ErrorMonitor
+def last():
+    def fail(number):
+        monitor.report(f"error {'abcdefgh'[number]}")
+    threads = [threading.Thread(target=fail, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = monitor.stats()
+    print(json.dumps([stats.seen, stats.sent, stats.pending, stats.broken]))
+atexit.register(last)
+monitor = ErrorMonitor().start()
+""").end()
+
+    assert (ended[0], ended[2]) == (0, "")
+    assert json.loads(ended[1]) == [8, 8, 0, {}]
+    assert sorted(messages(recorder)) == [f"error {letter}" for letter in "abcdefgh"]
