@@ -23,6 +23,7 @@ from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
 from soulfra_monitor.intake import ENDS
 from soulfra_monitor.life import Life, Stats
+from soulfra_monitor.loading import pythons_own
 from soulfra_monitor.settings import SettingsError, check_service, read
 from soulfra_monitor.worker import Source
 
@@ -320,6 +321,10 @@ class ErrorMonitor:
 
     def _install(self) -> None:
         """Install every hook of the table that is not switched off. One that fails leaves the others."""
+        with pythons_own():
+            self._install_all()
+
+    def _install_all(self) -> None:
         try:
             hooks: Mapping[str, str] = import_module("soulfra_monitor.hooks.table").HOOKS
         except Exception as error:  # noqa: BLE001 - the program goes on without hooks; it is told

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from soulfra_monitor.loading import pythons
+
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
@@ -149,9 +151,7 @@ class Sender:
     def _http(self) -> Any:
         """Return ``http.client``. It is kept: at the very end of a program nothing can be imported."""
         if self._client is None:
-            import http.client  # noqa: PLC0415 - heavy, and only needed here
-
-            self._client = http.client
+            self._client = pythons("http.client")  # heavy, and only needed here
         return self._client
 
     def _connect(self, http: Any) -> "HTTPConnection":
@@ -176,9 +176,7 @@ def _retry_after(text: str | None) -> float | None:
     if text.isascii() and text.strip().isdigit():
         return min(float(text), RETRY_AFTER_LIMIT)
     try:
-        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - rare, and heavy
-
-        pause = parsedate_to_datetime(text).timestamp() - time.time()
+        pause: float = pythons("email.utils").parsedate_to_datetime(text).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError, ImportError):
         return None
     return min(max(pause, 0.0), RETRY_AFTER_LIMIT)

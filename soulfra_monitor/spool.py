@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
 
+from soulfra_monitor.loading import pythons
+
 fcntl: ModuleType | None
 try:
     import fcntl  # early: at the very end of a program nothing can be imported
@@ -366,8 +368,7 @@ def _is_boot(name: str) -> bool:
 
 def _default_folders() -> list[str]:
     """Return where spools go when nobody says: the user's state, else the user's part of the temporary."""
-    import tempfile  # noqa: PLC0415 - only here
-
+    tempfile = pythons("tempfile")  # only here
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     user = os.geteuid() if hasattr(os, "geteuid") else "user"
     temporary = os.path.join(tempfile.gettempdir(), f"soulfra-monitor-{user}")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from soulfra_monitor.loading import pythons
+
 FRESH = 1.0
 """Seconds for which a state is told again instead of looked at again."""
 
@@ -66,8 +68,7 @@ def _process() -> dict[str, Any]:
 
 
 def _files() -> dict[str, Any]:
-    import resource  # noqa: PLC0415 - not everywhere
-
+    resource = pythons("resource")  # not everywhere
     state: dict[str, Any] = {"files": len(os.listdir("/proc/self/fd")) - 1}
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY:
