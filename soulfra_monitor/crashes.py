@@ -199,14 +199,13 @@ def install(reporter: Reporter) -> Undo:
         return _nothing
     for life in sweep(folder):
         _tell(reporter, life)
-    record = _current = begin(folder, settings.service)
+    before, record = _current, begin(folder, settings.service)
+    _current = record or before
     if record is None:
         return _nothing
+    if before is not None and before.owner == record.owner:
+        os.close(before.fd)  # faulthandler writes to the new one now
     atexit.register(record.goodbye)
-    if hasattr(os, "register_at_fork"):
-        # A forked process that is asked to stop must not write it here: that is not the end of this life.
-        os.register_at_fork(before=record.leave_stops, after_in_parent=record.take_stops)
-
     stop_looking = pulse.add(lambda _: look(reporter), reporter)
 
     def undo() -> None:
@@ -320,6 +319,21 @@ def parse(text: str) -> Life:
 
 def _nothing() -> None:
     """Undo nothing."""
+
+
+def _before_fork() -> None:
+    if _current is not None:
+        _current.leave_stops()
+
+
+def _after_fork_in_parent() -> None:
+    if _current is not None:
+        _current.take_stops()
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process that is asked to stop must not write it here: that is not the end of this life.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def _tell(reporter: Reporter, life: Life) -> None:

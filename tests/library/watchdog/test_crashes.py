@@ -265,3 +265,19 @@ def test_a_disk_that_takes_nothing_hinders_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "\n\n", "pid x\nstarted y\n\nsoulfra: bye\n", "pid\n", "\0" * 100])
 def test_a_file_that_is_not_as_written_is_read_without_an_error(text: str) -> None:
     assert crashes.parse(text).pid == 0
+
+
+def test_watching_begun_and_ended_over_and_over_takes_no_more_files(live: Live) -> None:
+    done = live(
+        """
+        def files():
+            return len(os.listdir("/proc/self/fd"))
+        before = files()
+        for _ in range(5):
+            undo()
+            undo = crashes.install(Kept())
+        print(files() - before)
+        """
+    )
+
+    assert done.stdout == "0\n"
