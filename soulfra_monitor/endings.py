@@ -50,7 +50,7 @@ def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) ->
 def tell(code: int, asked: Collection[int], command: list[str], record: str, *, oom: bool) -> None:
     """Tell the remediator of a program's end and of what it could not tell itself, or leave it in the spool.
 
-    Waits at most 2 s for each.
+    Waits at most 2 s.
     """
     sys.argv = [child.name_of(command[0], command[1])]
     monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here

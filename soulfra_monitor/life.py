@@ -132,8 +132,11 @@ class Life:
             guard.busy = False
 
     def send_left(self, timeout: float) -> None:
-        """Wait until something is sent that dead processes left, if they did and the remediator takes it."""
-        deadline = time.monotonic() + timeout
+        """Wait until something is sent that dead processes left, if they did and the remediator takes it.
+
+        The time is part of that for the end of this process.
+        """
+        deadline = self._leave_by = time.monotonic() + timeout
         while time.monotonic() < deadline and self.worker.spool.has_orphans(self.intake.boot):
             stats = self.stats()
             if stats.adopted or stats.failures:
