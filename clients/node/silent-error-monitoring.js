@@ -1342,6 +1342,7 @@ class Monitor {
   constructor(settings) {
     this.settings = settings;
     this.told = new WeakMap(); // error → its event
+    this.nobodys = new WeakSet(); // errors that nobody waits for, whoever notices them
     this.shapes = new Map(); // cheap key → { looks, entry }, of this second
     this.alike = new Map(); // key → { template, waiting }
     this.queue = [];
@@ -1800,7 +1801,8 @@ class Monitor {
   }
 
   tellNoticed() {
-    for (const [kind, error, more] of this.noticed.splice(0)) this.take(kind, error, more);
+    for (const [kind, error, more] of this.noticed.splice(0))
+      if (!isObject(error) || !this.nobodys.has(error)) this.take(kind, error, more);
   }
 
   shed() {
@@ -2092,14 +2094,15 @@ function http(monitor) {
 function undici(monitor) {
   const urlOf = (request) => `${request.origin}${String(request.path).split('?')[0]}`;
   const failed = observer(monitor, 'undici', ({ request, error }) => {
-    if (isAbort(error)) return;
+    if (request.aborted && isObject(error)) monitor.nobodys.add(error);
+    if (request.aborted || isAbort(error)) return;
     const facts = { url: urlOf(request), ...factsOf(error) };
     monitor.take('http', error, { message: `${request.method} ${facts.url}: ${messageOf(error)}`, facts });
   });
   const refused = observer(monitor, 'undici', ({ connectParams, error }) => {
     const { protocol, hostname, host, port } = connectParams;
     const facts = { peer: port ? `${hostname}:${port}` : host, url: `${protocol}//${host}/`, ...factsOf(error) };
-    monitor.take('http', error, { message: `${facts.url}: ${messageOf(error)}`, facts });
+    monitor.notice('http', error, { message: `${facts.url}: ${messageOf(error)}`, facts });
   });
   const answered = observer(monitor, 'undici', ({ request, response }) => {
     if (response.statusCode < 500) return;

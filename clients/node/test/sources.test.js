@@ -141,6 +141,16 @@ test('children that answer no, that somebody has ended in an orderly way or that
   assert.deepStrictEqual(events, []);
 });
 
+test('a connection that undici opens again for a request that the program has aborted is nobody\'s failure', { skip: major < 18 && 'fetch' }, async () => {
+  const { events } = await watched(
+    `const server = require('http').createServer(() => {}).listen(0, '127.0.0.1', async () => {
+       const stop = new AbortController(); const asked = fetch('http://127.0.0.1:' + server.address().port, { signal: stop.signal }).catch(() => {});
+       setTimeout(() => stop.abort(), 100); await asked; server.close(); server.closeAllConnections();
+     });`
+  );
+  assert.deepStrictEqual(events, []);
+});
+
 test('errors of one place that differ in their peer, path or status are told apart', async () => {
   const { events } = await watched(
     `const http = require('http'), fs = require('fs'), { exec } = require('child_process');
