@@ -26,4 +26,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - only for programs that use the library
 
-    return getattr(import_module(_PLACES[name]), name)
+    from soulfra_monitor.loading import pythons_own  # noqa: PLC0415 - as above
+
+    with pythons_own():
+        return getattr(import_module(_PLACES[name]), name)

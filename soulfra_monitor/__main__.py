@@ -74,4 +74,6 @@ def _say(stream: "TextIO | None", text: str) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        sys.path.pop(0)  # the working folder: modules in it are the program's, and not for this process
     sys.exit(main(sys.argv[1:]))

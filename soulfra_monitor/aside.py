@@ -8,8 +8,21 @@ import _thread
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
+UNWINDER = "libgcc_s.so.1"
+"""What glibc loads when Python, on its way out, ends a thread that still runs."""
+
+_NOW = 2  # RTLD_NOW
 _OF_A_FAULT = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
+
+
+def prepare() -> None:
+    """Load what the end of a thread needs, while there are handles to do so: glibc ends the process else."""
+    with suppress(ImportError, AttributeError, OSError):  # not glibc, not Linux, or built without it
+        import _ctypes  # noqa: PLC0415 - the small half of ctypes, and not everywhere
+
+        _ctypes.dlopen(UNWINDER, _NOW)
 
 
 def start(run: Callable[..., None], *arguments: object) -> None:

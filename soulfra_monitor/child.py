@@ -80,13 +80,17 @@ def _watch(kind: str, target: str) -> Any:
     sys.path.append(ROOT)  # last, so that it hides nothing
     name, sys.argv[0] = sys.argv[0], name_of(kind, target)
     try:
-        from soulfra_monitor import crashes  # noqa: PLC0415 - not before the path is right
-        from soulfra_monitor.monitor import ErrorMonitor  # noqa: PLC0415 - as above
+        from soulfra_monitor.loading import pythons_own  # noqa: PLC0415 - not before the path is right
 
-        crashes.install(ErrorMonitor().start().share())
+        with pythons_own():
+            from soulfra_monitor import crashes  # noqa: PLC0415 - as above
+            from soulfra_monitor.monitor import ErrorMonitor  # noqa: PLC0415 - as above
+        monitor = ErrorMonitor().start().share()
+        crashes.install(monitor)
         record = crashes.current()
         if record is not None:
             record.kept = True
+            monitor.when_left(record.leave_errors)
     except Exception as error:  # noqa: BLE001 - told, and the program runs unwatched
         _complain(f"soulfra_monitor: the program runs unwatched: {type(error).__name__}: {error}\n")
         return None

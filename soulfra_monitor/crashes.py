@@ -35,6 +35,12 @@ TAIL = 16_384
 FORGET_AFTER = 7 * 86400.0
 """Seconds after which nobody wants to know."""
 
+BYE, BACK = "bye", "back"
+"""Notes: this life has come to its end; it has not, after all."""
+
+LEFT = "left"
+"""A note: errors of this life are in the spool, and it has no means to send them any more."""
+
 FATAL = "Fatal Python error: "
 _STOPPED = "Stack (most recent call first)"  # how a dump begins that is not of a fatal error
 _NOTE = "soulfra: "
@@ -67,13 +73,19 @@ class Life:
 
     @property
     def said_goodbye(self) -> bool:
-        """Whether the program ran to its end, whatever its exit status."""
-        return "bye" in self.notes
+        """Whether the program ran to its end, whatever its exit status, or became another."""
+        last = [note for note in self.notes if note in (BYE, BACK)][-1:]
+        return last == [BYE]
 
     @property
     def told(self) -> bool:
         """Whether the process itself has told why it ended."""
         return "told" in self.notes
+
+    @property
+    def left_errors(self) -> bool:
+        """Whether it has left errors in the spool for others to send."""
+        return LEFT in self.notes
 
     @property
     def crash(self) -> str:
@@ -107,21 +119,39 @@ class Record:
         except OSError as error:
             self.broke(_PLACE, error)
 
+    def leave_errors(self) -> None:
+        """Say that somebody else has to send what is in the spool, if it is this process's."""
+        if self.kept and os.getpid() == self.owner:
+            self.note(LEFT)
+
+    def step_aside(self) -> None:
+        """Say that this process is about to become another program."""
+        if not self.ended and self._is_mine():
+            self.note(BYE)
+
+    def come_back(self) -> None:
+        """Say that it has not become one."""
+        if not self.ended and self._is_mine():
+            self.note(BACK)
+
     def goodbye(self) -> None:
         """Say that this process has run to its end. Twice is once."""
         if self.ended or not self._is_mine():
             return
         self.ended = True
         self.leave_stops()
-        if self.kept:
-            self.note("bye")
-        else:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:  # that was the aim
-                return
-            except OSError as error:
-                self.broke(_PLACE, error)
+        if self.kept or not self._remove():
+            self.note(BYE)
+
+    def _remove(self) -> bool:
+        """Remove the file; False when this process may not, as one that has given up its rights."""
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:  # that was the aim
+            return True
+        except OSError:
+            return False
+        return True
 
     def news(self) -> str:
         """Return what has been written since the last look: a forked process has crashed."""
@@ -180,6 +210,7 @@ def install(reporter: Reporter) -> Undo:
     if _current is not None and not _current.ended:
         return _nothing
     settings = getattr(reporter, "settings", None) or read({})
+    before = _current
     try:
         folder = place(settings)
         for life in sweep(folder, reporter.broke):
@@ -188,11 +219,9 @@ def install(reporter: Reporter) -> Undo:
     except (OSError, RuntimeError, ValueError) as error:  # the last two are faulthandler's
         reporter.broke(_PLACE, error)
         return _nothing
+    if before is not None and before.owner == record.owner:
+        os.close(before.fd)  # faulthandler writes to the new one now
     atexit.register(record.goodbye)
-    if hasattr(os, "register_at_fork"):
-        # A forked process that is asked to stop must not write it here: that is not the end of this life.
-        os.register_at_fork(before=record.leave_stops, after_in_parent=record.take_stops)
-
     stop_looking = pulse.add(lambda _: look(reporter), reporter)
 
     def undo() -> None:
@@ -308,6 +337,21 @@ def parse(text: str) -> Life:
 
 def _nothing() -> None:
     """Undo nothing."""
+
+
+def _before_fork() -> None:
+    if _current is not None:
+        _current.leave_stops()
+
+
+def _after_fork_in_parent() -> None:
+    if _current is not None:
+        _current.take_stops()
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process that is asked to stop must not write it here: that is not the end of this life.
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
 def _tell(reporter: Reporter, life: Life) -> None:

@@ -48,13 +48,21 @@ def judge(code: int, asked: Collection[int], life: Life | None, *, oom: bool) ->
 
 
 def tell(code: int, asked: Collection[int], command: list[str], record: str, *, oom: bool) -> None:
-    """Tell the remediator of a program's end, or leave it in the spool. Waits at most 2 s."""
+    """Tell the remediator of a program's end and of what it could not tell itself, or leave it in the spool.
+
+    Waits at most 2 s.
+    """
     sys.argv = [child.name_of(command[0], command[1])]
     monitor = ErrorMonitor(without=HOOKS)  # there is nothing to watch here
     life = _left(monitor, record) if record else None
     ending = judge(code, asked, life, oom=oom)
-    if ending is not None:
-        with monitor:
+    left = life is not None and life.left_errors
+    if ending is None and not left:
+        return
+    with monitor:
+        if left:
+            monitor.send_left(monitor.settings.exit_timeout)
+        if ending is not None:
             context = {**_context(command, life), **({"at_once": True} if ending.at_once else {})}
             monitor.noted(Kind.EXIT, ending.message, facts=ending.facts, context=context)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Event as Signal
-from threading import active_count, main_thread
+from threading import Lock, active_count, main_thread
 from typing import Any
 
 from soulfra_monitor import aside
@@ -28,7 +28,10 @@ from soulfra_monitor.worker import Complaint, Flush, Source, Worker
 COMPLAIN_EVERY = 60.0
 START_AGAIN_AFTER = 1.0
 RETIRE_WITHIN = 0.1
-"""Seconds that a fork waits for our thread to end."""
+"""Seconds that a fork, and the end of the program, wait for our thread to end."""
+
+LEFT_PERIOD = 0.01
+"""Seconds between looks at what has been sent."""
 
 SENDING_SHARE = 0.7
 """Of the time at exit; the rest is for the spool."""
@@ -67,10 +70,13 @@ class Life:
 
     def __init__(self, settings: Settings, source: Source, forked: Callable[[], None]) -> None:
         self.running = False
+        self.left: Callable[[], object] = _nothing
+        """Called when errors are spooled at the very end that this process has no means to send any more."""
         self._settings = settings
         self._source = source
         self._forked = forked
         self._ended = False
+        self._forked_off = False  # nothing but the fork has happened in this process
         self._broken: Counter[str] = Counter()
         self._complained: dict[str, float] = {}
         self._renew()
@@ -82,6 +88,7 @@ class Life:
             self._renew()
         self._ended = False
         self.running = True
+        aside.prepare()
         atexit.register(self._at_exit)
         if _is_child_of_multiprocessing():
             self._end_with_multiprocessing()
@@ -108,6 +115,8 @@ class Life:
         if self.running:
             self.intake.queue.put(beat)
             self.wake()
+        if self.intake.closing:
+            self.leave()
 
     def flush(self, timeout: float) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
@@ -122,6 +131,18 @@ class Life:
         finally:
             guard.busy = False
 
+    def send_left(self, timeout: float) -> None:
+        """Wait until something is sent that dead processes left, if they did and the remediator takes it.
+
+        The time is part of that for the end of this process.
+        """
+        deadline = self._leave_by = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.worker.spool.has_orphans(self.intake.boot):
+            stats = self.stats()
+            if stats.adopted or stats.failures:
+                return
+            time.sleep(LEFT_PERIOD)
+
     def leave(self, *, stop: bool = False) -> None:
         """Send what there is while there is time, and spool the rest; in the time for exit as a whole."""
         if guard.busy or self.intake.pid != os.getpid():
@@ -131,16 +152,30 @@ class Life:
             now = time.monotonic()
             self._leave_by = self._leave_by or now + self._settings.exit_timeout
             left = max(0.0, self._leave_by - now)
+            if sys.is_finalizing() and not self._take_over(left):
+                return
             if self._is_idle() and not stop:
                 return
             if not self._flush(left * SENDING_SHARE, last=True, stop=stop):
                 self.worker.sender.abort()
                 self.worker.put_by()
+                if not self.worker.sender.is_loaded:
+                    self.left()
             self.worker.leave(stop=stop)
         except Exception as error:  # noqa: BLE001 - the edge to the program, which is ending
             self._count_failure("exit", error)
         finally:
             guard.busy = False
+
+    def step_aside(self) -> None:
+        """Leave, and be ready to go on: another program is about to take this process, but may not come.
+
+        A forked child that has nothing to tell waits for nothing: that it becomes another is the use of it.
+        """
+        if guard.busy or not self.running or (self._forked_off and not self.intake.seen):
+            return
+        self.leave()
+        self._leave_by = 0.0
 
     def attempt(self, place: str, do: Callable[[], object]) -> None:
         """Do something of ours that may fail; if it does it is counted and logged."""
@@ -206,6 +241,7 @@ class Life:
         self.worker.close()
         self._broken.clear()
         self._complained.clear()
+        self._forked_off = True
         self._renew()
         self._forked()
         util = sys.modules.get("multiprocessing.util")
@@ -216,6 +252,7 @@ class Life:
         """Make an empty queue and a new boot. What came before a fork is the parent's."""
         self._start_again_at = 0.0
         self._leave_by = 0.0
+        self._at_work = Lock()  # of who does the worker's work
         self.intake = Intake(self._settings, self._start_worker)
         self.worker = Worker(self.intake, self._source, _log_as(self._settings.log_level), self.broke)
 
@@ -225,7 +262,7 @@ class Life:
         busy, guard.busy = guard.busy, True
         try:
             with intake.lock:
-                if intake.alive or now < self._start_again_at:
+                if intake.alive or intake.closing or now < self._start_again_at:
                     return
                 intake.alive = True
             aside.start(self.worker.run)
@@ -264,19 +301,37 @@ class Life:
 
     def _work_off(self, flush: Flush, deadline: float) -> bool:
         """Do the worker's work here: there is no thread, and at the end of a program none can be had."""
-        self.worker.ask(flush)
-        while not flush.done.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self.worker.sender.limit(left)
-            self.worker.turn()
-        return flush.complete
+        if not self._at_work.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            self.worker.ask(flush)
+            while not flush.done.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self.worker.sender.limit(left)
+                self.worker.turn()
+            return flush.complete
+        finally:
+            self._at_work.release()
+
+    def _take_over(self, seconds: float) -> bool:
+        """Do the thread's work from now on: it never runs again. False if it has left its desk locked."""
+        self.intake.alive = False
+        if not self.worker.desk.acquire(timeout=seconds):
+            return False
+        self.worker.desk.release()
+        return True
 
     def _at_exit(self) -> None:
-        """Send what there is. Errors of what ends after us are sent one by one."""
+        """Send what there is. Errors of what ends after us are sent one by one, by who brings them.
+
+        So the thread ends: at the very end Python gives it no more turns, and what it is handed is lost.
+        """
         self.intake.closing = True
         self.leave()
+        if self.intake.alive:
+            self.worker.retire(RETIRE_WITHIN)
 
     def _end_with_multiprocessing(self) -> None:
         """Send what there is when a child of multiprocessing ends: it does not run what atexit knows."""
@@ -292,6 +347,10 @@ class Life:
 
 
 _lives: weakref.WeakSet[Life] = weakref.WeakSet()
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -23,6 +23,7 @@ from soulfra_monitor.guard import guard
 from soulfra_monitor.heartbeats import Heartbeat
 from soulfra_monitor.intake import ENDS, Intake
 from soulfra_monitor.life import Life, Stats
+from soulfra_monitor.loading import pythons_own
 from soulfra_monitor.settings import SettingsError, check_service, read
 from soulfra_monitor.worker import Source
 
@@ -102,9 +103,21 @@ class ErrorMonitor:
         self.shared = True
         return self
 
+    def step_aside(self) -> None:
+        """Send what there is, and spool the rest: another program is about to take this process."""
+        self._life.step_aside()
+
+    def when_left(self, do: Callable[[], object]) -> None:
+        """Have *do* called when errors stay in the spool that this process has no means to send any more."""
+        self._life.left = do
+
     def flush(self, timeout: float = 2.0) -> bool:
         """Send what there is; wait at most *timeout* seconds. True when the remediator has taken it all."""
         return self._life.flush(timeout)
+
+    def send_left(self, timeout: float) -> None:
+        """Wait, at most *timeout* seconds, until something is sent that dead processes left, if they did."""
+        self._life.send_left(timeout)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -307,6 +320,10 @@ class ErrorMonitor:
 
     def _install(self) -> None:
         """Install every hook of the table that is not switched off. One that fails leaves the others."""
+        with pythons_own():
+            self._install_all()
+
+    def _install_all(self) -> None:
         try:
             hooks: Mapping[str, str] = import_module("soulfra_monitor.hooks.table").HOOKS
         except Exception as error:  # noqa: BLE001 - the program goes on without hooks; it is told

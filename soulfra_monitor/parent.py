@@ -248,7 +248,7 @@ class Program:
 def _tell(program: Program, status: int, command: list[str], record: str, stderr: int | None) -> None:
     """Tell the remediator if the end was no good one."""
     try:
-        if status == 0:
+        if status == 0 and not _has_left_errors(record):
             _forget(record)
             return
         from soulfra_monitor import endings  # noqa: PLC0415 - the program has ended: memory matters no more
@@ -257,6 +257,17 @@ def _tell(program: Program, status: int, command: list[str], record: str, stderr
         endings.tell(code, program.asked, command, record, oom=program.was_short_of_memory())
     except Exception as error:  # noqa: BLE001 - the exit status must come out whatever happens here
         _say(stderr, f"the end of the program is not told: {type(error).__name__}: {error}")
+
+
+def _has_left_errors(record: str) -> bool:
+    """Tell whether the program says so, in its last words (``crashes.LEFT``)."""
+    if not record:
+        return False
+    try:
+        with open(record, "rb") as file:
+            return b"\nsoulfra: left\n" in file.read()
+    except OSError:
+        return False
 
 
 def _forget(record: str) -> None:

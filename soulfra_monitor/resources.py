@@ -21,6 +21,7 @@ from soulfra_monitor import groups
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
 from soulfra_monitor.hooks.pulse import pulse
+from soulfra_monitor.loading import pythons
 
 EVERY = 1.0
 """Seconds between looks."""
@@ -249,8 +250,7 @@ def handles(error: OSError | None = None) -> int:
 
 def limits() -> Limits:
     """Return what this process may use."""
-    import resource  # noqa: PLC0415 - not everywhere
-
+    resource = pythons("resource")  # not everywhere
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Limits(handles=max(files, 0), memory=_memory_limit())
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from soulfra_monitor.loading import pythons
+
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
@@ -18,6 +20,8 @@ BACKOFF_FIRST = 0.5
 BACKOFF_LIMIT = 30.0
 BACKOFF_LONG = 10.0
 """Times as long a pause, for what people have to mend."""
+
+_BOTH_WAYS = 2  # socket.SHUT_RDWR
 
 REFUSED = frozenset({400, 413, 415, 422})
 """What is said of the body: it is the same the next time. All else is said of the way to it."""
@@ -76,6 +80,7 @@ class Sender:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._connection: HTTPConnection | None = None
+        self._client: Any = None
 
     def post(self, path: str, body: bytes, *, packed: bool = False) -> Answer:
         """Post *body* (gzip when *packed*). Raises NoAnswerError.
@@ -96,6 +101,11 @@ class Sender:
             self.close()
             raise
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether nothing need be imported to post."""
+        return self._client is not None
+
     def limit(self, seconds: float) -> None:
         """Wait at most that long from now on, if that is less than was said."""
         self._timeout = min(self._timeout, max(seconds, 0.01))
@@ -113,23 +123,23 @@ class Sender:
         connection = self._connection
         sock = connection.sock if connection is not None else None
         if sock is not None:
-            import socket  # noqa: PLC0415 - loaded by http.client
-
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(_BOTH_WAYS)
             except OSError:  # closed meanwhile: that was the aim
                 return
 
     def _post(self, path: str, body: bytes, *, packed: bool) -> Answer:
-        from http.client import HTTPException  # noqa: PLC0415 - heavy, and only needed here
-
+        try:
+            http = self._http()
+        except ImportError as error:  # Python is on its way out
+            raise NoAnswerError(f"{type(error).__name__}: {error}") from None
         headers = {**self._headers, "Content-Encoding": "gzip"} if packed else self._headers
         try:
-            connection = self._connect()
+            connection = self._connect(http)
             connection.request("POST", self._parts.path + path, body, headers)
             response = connection.getresponse()
             response.read(ANSWER_LIMIT)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, http.HTTPException, ValueError) as error:
             raise NoAnswerError(f"{type(error).__name__}: {error}") from None
         if not response.isclosed() or response.will_close:
             self.close()
@@ -138,13 +148,15 @@ class Sender:
             raise NoAnswerError(f"status {response.status} with a page for people, not from a remediator")
         return Answer(response.status, _retry_after(response.getheader("Retry-After")))
 
-    def _connect(self) -> "HTTPConnection":
-        if self._connection is None:
-            import http.client  # noqa: PLC0415 - heavy, and only needed here
+    def _http(self) -> Any:
+        """Return ``http.client``. It is kept: at the very end of a program nothing can be imported."""
+        if self._client is None:
+            self._client = pythons("http.client")  # heavy, and only needed here
+        return self._client
 
-            kind: Any = {"https": http.client.HTTPSConnection}.get(
-                self._parts.scheme, http.client.HTTPConnection
-            )
+    def _connect(self, http: Any) -> "HTTPConnection":
+        if self._connection is None:
+            kind: Any = {"https": http.HTTPSConnection}.get(self._parts.scheme, http.HTTPConnection)
             self._connection = kind(self._parts.hostname, self._parts.port, timeout=self._timeout)
         return self._connection
 
@@ -163,10 +175,8 @@ def _retry_after(text: str | None) -> float | None:
         return None
     if text.isascii() and text.strip().isdigit():
         return min(float(text), RETRY_AFTER_LIMIT)
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - rare, and heavy
-
     try:
-        pause = parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
+        pause: float = pythons("email.utils").parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError, ImportError):
         return None
     return min(max(pause, 0.0), RETRY_AFTER_LIMIT)

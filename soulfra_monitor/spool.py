@@ -20,6 +20,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import ModuleType
+
+from soulfra_monitor.loading import pythons
+
+fcntl: ModuleType | None
+try:
+    import fcntl  # early: at the very end of a program nothing can be imported
+except ImportError:  # not everywhere
+    fcntl = None
+
+_open = open  # likewise: Python takes it out of the builtins by then
 
 LOCK = "lock"
 CORRUPT = "corrupt"
@@ -272,7 +283,7 @@ class Spool:
 
     def _read(self, place: str, boot: str) -> Parcel:
         try:
-            with open(place, "rb") as file:
+            with _open(place, "rb") as file:
                 head = json.loads(file.readline(HEADER_LIMIT))
                 body = file.read(int(head["length"]) + 1)
             if len(body) != head["length"] or zlib.crc32(body) != head["crc"] or head["boot"] != boot:
@@ -399,8 +410,7 @@ def _is_boot(name: str) -> bool:
 
 def _default_folders() -> list[str]:
     """Return where spools go when nobody says: the user's state, else the user's part of the temporary."""
-    import tempfile  # noqa: PLC0415 - only here
-
+    tempfile = pythons("tempfile")  # only here
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     user = os.geteuid() if hasattr(os, "geteuid") else "user"
     temporary = os.path.join(tempfile.gettempdir(), f"soulfra-monitor-{user}")
@@ -421,11 +431,11 @@ def _is_private(folder: str) -> bool:
 
 def _lock(place: str) -> int | None:
     """Return a descriptor that holds the lock, or None when somebody has it. Death lets go of it."""
+    if fcntl is None:
+        return None
     try:
-        import fcntl  # noqa: PLC0415 - not everywhere
-
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (OSError, ImportError):
+    except OSError:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -440,7 +450,7 @@ def _lock(place: str) -> int | None:
 def _write_whole(place: str, content: bytes) -> None:
     beside = f"{place}{UNFINISHED}"
     try:
-        with open(beside, "wb") as file:
+        with _open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from soulfra_monitor.loading import pythons
+
 FRESH = 1.0
 """Seconds for which a state is told again instead of looked at again."""
+
+_open = open  # at the very end of a program Python takes it out of the builtins
 
 _ELSEWHERE = (FileNotFoundError, PermissionError, AttributeError, ImportError)
 """What reading raises on other systems, and where a sandbox hides it."""
@@ -60,7 +64,7 @@ class SystemState:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with _open(path, encoding="utf-8", errors="replace") as file:
         return file.read(65536)
 
 
@@ -73,8 +77,7 @@ def _process() -> dict[str, Any]:
 
 
 def _files() -> dict[str, Any]:
-    import resource  # noqa: PLC0415 - not everywhere
-
+    resource = pythons("resource")  # not everywhere
     state: dict[str, Any] = {"files": len(os.listdir("/proc/self/fd")) - 1}
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY:

@@ -22,6 +22,7 @@ from soulfra_monitor.hooks import Reporter, Undo
 from soulfra_monitor.hooks.late import when_imported
 from soulfra_monitor.hooks.program import is_own
 from soulfra_monitor.hooks.pulse import PERIOD, pulse
+from soulfra_monitor.loading import pythons
 
 if TYPE_CHECKING:
     from soulfra_monitor.cells import Underway
@@ -252,8 +253,7 @@ def _waits(ident: int, frame: FrameType) -> Wait | None:
 
 def lock_at(frame: FrameType, offset: int) -> object:
     """Return what is entered or acquired at *offset*: a variable, or attributes of one; None for others."""
-    import dis  # noqa: PLC0415 - as below
-
+    dis = pythons("dis")  # as below
     names: list[str] = []
     for instruction in dis.get_instructions(frame.f_code):
         name, operation = instruction.argval, instruction.opname
@@ -316,8 +316,7 @@ def waits_for_ever(native: int) -> bool:
 
 def takes_a_lock(code: CodeType, offset: int) -> bool:
     """Tell whether the instruction at *offset* enters a ``with`` or calls something's ``acquire``."""
-    import dis  # noqa: PLC0415 - heavy, and seldom needed
-
+    dis = pythons("dis")  # heavy, and seldom needed
     names: list[str] = []
     for instruction in dis.get_instructions(code):
         if instruction.opname in {"LOAD_METHOD", "LOAD_ATTR", "LOAD_SPECIAL"}:

@@ -1588,6 +1588,7 @@ class Monitor {
   constructor(settings) {
     this.settings = settings;
     this.told = new WeakMap(); // error → its event
+    this.nobodys = new WeakSet(); // errors that nobody waits for, whoever notices them
     this.shapes = new Map(); // cheap key → { looks, entry }, of this second
     this.alike = new Map(); // key → { template, waiting }
     this.queue = [];
@@ -1669,7 +1670,8 @@ class Monitor {
 
   /** Find what the error is alike to, without a look at its stack where there were many like it. */
   entryFor(kind, error, more) {
-    const shape = this.shape(kind, error, more);
+    const unlike = differenceOf(error, more.facts);
+    const shape = `${this.shape(kind, error, more)} ${unlike}`;
     const seen = this.shapes.get(shape);
     const enough = this.shedding ? 1 : FULL_LOOKS_ALIKE;
     if (seen && !more.fatal && seen.looks >= enough) return seen.entry;
@@ -1680,7 +1682,7 @@ class Monitor {
     }
     this.looks++;
     const template = this.describe(kind, error, more);
-    const key = keyOf(template, shape);
+    const key = keyOf(template, shape, unlike);
     let entry = this.alike.get(key);
     if (entry) this.alike.delete(key);
     else entry = { template, waiting: null, times: 0 };
@@ -2054,7 +2056,8 @@ class Monitor {
   }
 
   tellNoticed() {
-    for (const [kind, error, more] of this.noticed.splice(0)) this.take(kind, error, more);
+    for (const [kind, error, more] of this.noticed.splice(0))
+      if (!isObject(error) || !this.nobodys.has(error)) this.take(kind, error, more);
   }
 
   shed() {
@@ -2086,12 +2089,22 @@ class Monitor {
   }
 }
 
-function keyOf(template, shape) {
+/** What makes errors of one place unlike, as soulfra_monitor/intake.py has it: whom they met, what, and how it ended. */
+function differenceOf(error, facts) {
+  const { peer, path: file, url, status, exit_code: exit, signal } = facts || {};
+  const own = isObject(error) ? ['address', 'port', 'path'].map((name) => peek(error, name)) : [];
+  const host = typeof url === 'string' ? url.split('/', 3)[2] : '';
+  return [peer, file, host, status, exit, signal, ...own]
+    .map((one) => (typeof one === 'string' || typeof one === 'number' ? String(one).slice(0, 200) : ''))
+    .join(' ');
+}
+
+function keyOf(template, shape, unlike) {
   const frames = template.raised.flatMap((one) =>
     one.frames.map((frame) => `${frame.module}:${frame.function}:${frame.line}`)
   );
   return frames.length
-    ? [template.kind, template.service, template.raised.map((one) => one.type), ...frames].join('\n')
+    ? [template.kind, template.service, template.raised.map((one) => one.type), unlike, ...frames].join('\n')
     : shape;
 }
 
@@ -2336,14 +2349,15 @@ function http(monitor) {
 function undici(monitor) {
   const urlOf = (request) => `${request.origin}${String(request.path).split('?')[0]}`;
   const failed = observer(monitor, 'undici', ({ request, error }) => {
-    if (isAbort(error)) return;
+    if (request.aborted && isObject(error)) monitor.nobodys.add(error);
+    if (request.aborted || isAbort(error)) return;
     const facts = { url: urlOf(request), ...factsOf(error) };
     monitor.take('http', error, { message: `${request.method} ${facts.url}: ${messageOf(error)}`, facts });
   });
   const refused = observer(monitor, 'undici', ({ connectParams, error }) => {
     const { protocol, hostname, host, port } = connectParams;
     const facts = { peer: port ? `${hostname}:${port}` : host, url: `${protocol}//${host}/`, ...factsOf(error) };
-    monitor.take('http', error, { message: `${facts.url}: ${messageOf(error)}`, facts });
+    monitor.notice('http', error, { message: `${facts.url}: ${messageOf(error)}`, facts });
   });
   const answered = observer(monitor, 'undici', ({ request, response }) => {
     if (response.statusCode < 500) return;
@@ -2393,18 +2407,51 @@ function sockets(monitor) {
   );
 }
 
+/** Signals that end a process on somebody's wish. A shell says 128 and their number for its last command. */
+const ORDERLY = { SIGHUP: 1, SIGINT: 2, SIGPIPE: 13, SIGTERM: 15 };
+
+/** Programs whose exit status 1 means no, or nothing found, as soulfra_monitor/hooks/exits.py has them. */
+const ANSWERS_NO = new Set(
+  (
+    '[ [[ ack ag cmp colordiff diff egrep expr false fgrep findmnt git grep lsof mountpoint pgrep pidof pkill rg test ' +
+    'type which zgrep'
+  ).split(' ')
+);
+const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh']);
+const SEPARATORS = /&&|\|\||[|;&\n(){}]|\b(?:do|elif|else|if|then|until|while)\b/;
+const FIRST_WORD = /^\s*(?:!\s+)?(?:\w+=\S*\s+)*(?:\S*\/)?(\S+)/;
+const LINE_LIMIT = 2000;
+
+/** The programs that a child runs, as far as one can see: for a shell, those in its line. */
+function programsOf(child) {
+  const name = path.basename(String(child.spawnfile || ''));
+  const words = Array.isArray(child.spawnargs) ? child.spawnargs.map(String) : [];
+  const line = SHELLS.has(name) ? words.slice(words.indexOf('-c') + 1).join(' ') : '';
+  const commands = line.slice(0, LINE_LIMIT).split(SEPARATORS).map((part) => FIRST_WORD.exec(part));
+  return [name, ...commands.filter(Boolean).map((command) => command[1])];
+}
+
+function childFailed(child, code, signal) {
+  if (child.killed || !(code || signal)) return false;
+  if (signal) return !(signal in ORDERLY);
+  if (Object.values(ORDERLY).includes(code - 128)) return false;
+  return !(code === 1 && programsOf(child).some((name) => ANSWERS_NO.has(name)));
+}
+
 /** Child processes that cannot start, fail or are killed by others; workers of a cluster among them. */
 function children(monitor) {
   const started = observer(monitor, 'children', ({ process: child }) => {
     const name = () => path.basename(String(child.spawnfile || 'child process'));
     child.on(
       errorMonitor,
-      observer(monitor, 'children', (error) => monitor.take('child', error, { facts: factsOf(error) }))
+      observer(monitor, 'children', (error) => {
+        if (!isAbort(error)) monitor.take('child', error, { facts: factsOf(error) });
+      })
     );
     child.once(
       'exit',
       observer(monitor, 'children', (code, signal) => {
-        if (child.killed || !(code || signal)) return;
+        if (!childFailed(child, code, signal)) return;
         const how = signal ? `was ended by ${signal}` : `ended with ${code}`;
         const facts = signal ? { signal } : { exit_code: code };
         monitor.take('child', null, { message: `${name()} ${how}`, facts, context: { child: child.pid } });

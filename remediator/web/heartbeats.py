@@ -1,5 +1,6 @@
 """Reports of jobs and loops: that they started, worked, or failed."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from remediator.web.context import gate, surroundings
 blueprint = Blueprint("heartbeats", __name__, url_prefix="/api/monitoring/heartbeats")
 
 _WORDS = {"start": BeatKind.START, "success": BeatKind.SUCCESS, "fail": BeatKind.FAILURE}
+_EXIT_CODE = re.compile(r"[0-9]{1,3}")
 _HIGHEST_EXIT_CODE = 255
 
 
@@ -38,8 +40,8 @@ def said(name: str, word: str) -> ResponseReturnValue:
     """Note that a job started, worked or failed, or the exit code it ended with (0 means success)."""
     if word in _WORDS:
         return _beat(name, _WORDS[word])
-    if word.isascii() and word.isdecimal() and int(word[:4]) <= _HIGHEST_EXIT_CODE:
-        code = int(word)
+    code = int(word) if _EXIT_CODE.fullmatch(word) else _HIGHEST_EXIT_CODE + 1
+    if code <= _HIGHEST_EXIT_CODE:
         return _beat(name, BeatKind.FAILURE if code else BeatKind.SUCCESS, code)
     known = ", ".join(_WORDS)
     raise denied(HTTPStatus.NOT_FOUND, f"{word[:40]!r} is neither {known} nor an exit code from 0 to 255")

@@ -18,6 +18,7 @@ HOOKS: dict[str, str] = {
     "sockets": "soulfra_monitor.hooks.sockets:install",
     "children": "soulfra_monitor.hooks.children:install",
     "statuses": "soulfra_monitor.hooks.statuses:install",
+    "execs": "soulfra_monitor.hooks.execs:install",
     "processes": "soulfra_monitor.hooks.processes:install",
     "files": "soulfra_monitor.hooks.files:install",
     "swallowed": "soulfra_monitor.hooks.swallowed:install",

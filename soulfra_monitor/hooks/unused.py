@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any
 
+from soulfra_monitor.loading import pythons
+
 _AWAITING = ("SEND", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD", "END_SEND", "CACHE", "NOP", "EXTENDED_ARG")
 
 
@@ -16,8 +18,7 @@ def thrown_away(code: CodeType, last: int, *, asked_for_none: bool = False) -> b
 
     With *asked_for_none* a value that is only compared with None counts as dropped too.
     """
-    import dis  # noqa: PLC0415 - of no use to a program in which nothing fails
-
+    dis = pythons("dis")  # of no use to a program in which nothing fails
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     after = [step for step in steps if step.offset > last and not step.opname.startswith(_AWAITING)]
     if not after:
@@ -37,8 +38,7 @@ def read_later(code: CodeType, last: int, name: str, *, container: bool) -> bool
 
     With *container* a ``for`` that *code* is in counts as reading it: nothing says what it goes through.
     """
-    import dis  # noqa: PLC0415 - as above
-
+    dis = pythons("dis")  # as above
     if name in code.co_cellvars:  # a function in it may read it whenever it is called
         return True
     steps = {step.offset: step for step in dis.get_instructions(code) if step.opname != "CACHE"}

@@ -130,6 +130,51 @@ test('a file that cannot be opened names its path when it ends the program', asy
   assert.deepStrictEqual(events[0].facts, { errno: 2, path: '/no/such/file' });
 });
 
+test('children that answer no, that somebody has ended in an orderly way or that are aborted are not told', async () => {
+  const { events } = await watched(
+    `const { exec, execFile, spawn } = require('child_process'); const none = () => {};
+     exec('LANG=C /bin/grep x /dev/null | cat && grep x /dev/null', none); execFile('which', ['no-such-thing'], none);
+     process.kill(spawn('sleep', ['20']).pid, 'SIGTERM'); exec('kill -TERM $$', none); exec('sh -c "kill -INT \\$\\$"; exit 130', none);
+     const { signal, abort } = (() => { const it = new AbortController(); return { signal: it.signal, abort: () => it.abort() } })();
+     exec('sleep 20', { signal }, none); abort();`
+  );
+  assert.deepStrictEqual(events, []);
+});
+
+test('a connection that undici opens again for a request that the program has aborted is nobody\'s failure', { skip: major < 18 && 'fetch' }, async () => {
+  const { events } = await watched(
+    `const server = require('http').createServer(() => {}).listen(0, '127.0.0.1', async () => {
+       const stop = new AbortController(); const asked = fetch('http://127.0.0.1:' + server.address().port, { signal: stop.signal }).catch(() => {});
+       setTimeout(() => stop.abort(), 100); await asked; server.close(); server.closeAllConnections();
+     });`
+  );
+  assert.deepStrictEqual(events, []);
+});
+
+test('errors of one place that differ in their peer, path or status are told apart', async () => {
+  const { events } = await watched(
+    `const http = require('http'), fs = require('fs'), { exec } = require('child_process');
+     const ask = (port) => new Promise((done) => http.get({ host: '127.0.0.1', port, path: '/x' }, (it) => it.resume().on('end', done)).on('error', done));
+     const servers = [0, 1].map(() => http.createServer((_, response) => { response.statusCode = 500; response.end() }).listen(0, '127.0.0.1'));
+     setTimeout(async () => {
+       const ports = servers.map((one) => one.address().port);
+       for (const port of ports) await ask(port);
+       for (const one of servers) await new Promise((done) => one.close(done));
+       for (const port of ports) await ask(port);
+       for (const path of ['/none/1', '/none/2']) console.error(await fs.promises.readFile(path).catch((error) => error));
+       for (const code of [3, 4]) exec('exit ' + code, () => {});
+     }, 50);`
+  );
+  const found = events.filter((event) => event.kind !== 'callback').map(({ kind, count, facts }) => [kind, count]);
+  const twice = ['child', 'http', 'http_status', 'logged'].flatMap((kind) => [[kind, undefined], [kind, undefined]]);
+  assert.deepStrictEqual(found.sort(), twice);
+});
+
+test('a status of 1 of a program that answers no by it is told of all others', async () => {
+  const { events } = await watched(`require('child_process').exec('echo grep; sh -c "exit 1"', () => {})`);
+  assert.deepStrictEqual(events.map((event) => [event.kind, event.facts.exit_code]), [['child', 1]]);
+});
+
 test('children that fail, cannot start or are killed by others are told; those that the program ends are not', async () => {
   const { events } = await watched(
     `const { spawn } = require('child_process'); spawn('sh', ['-c', 'exit 4']); spawn('no-such-thing').on('error', () => {}); spawn('sh', ['-c', 'kill -9 $$']); spawn('true'); spawn('sleep', ['20']).kill();`

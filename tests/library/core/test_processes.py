@@ -583,3 +583,153 @@ print(signal.sigwait([signal.SIGUSR1]))
 
     assert (code, err) == (0, "")
     assert out.splitlines() == ["[True, False]"] * 2 + ["2 set()", str(signal.SIGUSR1)]
+
+
+LATE = """
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(exit_timeout="20s").start()
+class Late:
+    def __del__(self, report=monitor.report):
+        report("late")
+late = Late()
+"""
+
+
+def test_an_error_while_python_takes_its_modules_apart_is_sent_without_waiting_for_a_thread(
+    recorder: Recorder, run: Run
+) -> None:
+    """No other thread runs by then."""
+    program = run(LATE + "monitor.report('early')\n")
+
+    status, _, err = program.end(seconds=10.0)
+
+    assert (status, err) == (0, "")
+    assert messages(recorder) == ["early", "late"]
+
+
+def test_the_first_error_may_come_when_nothing_can_be_imported_any_more(
+    recorder: Recorder, run: Run, spool: Path
+) -> None:
+    program = run(LATE)
+
+    status, _, err = program.end(seconds=10.0)
+
+    assert (status, err) == (0, "")
+    assert len(list(spool.rglob("*.seg"))) == 1
+
+
+def test_a_program_without_a_free_handle_ends_as_it_would_without_us(run: Run) -> None:
+    """To end a thread that still runs, Python needs a library that the system would load by then."""
+    status, _, err = run("""
+import resource, time
+from soulfra_monitor import ErrorMonitor
+monitor = ErrorMonitor(exit_timeout="0.3s").start()
+monitor.report("kept")
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+class Late:
+    def __del__(self):
+        time.sleep(1)
+late = Late()
+""").end()
+
+    assert (status, err) == (0, "")
+
+
+BECOMES = """
+import os, sys, time
+from soulfra_monitor import ErrorMonitor
+if len(sys.argv) == 1:
+    others = [name for name in os.environ["SOULFRA_WITHOUT"].split(",") if name != "execs"]
+    monitor = ErrorMonitor(without=others).start()
+    monitor.report("last words")
+    BEFORE
+    os.execv(sys.executable, [sys.executable, __file__, "again"])
+print("again")
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "pass",
+        "try:\n        os.execvp('/nonexistent/program', ['x'])\n    except OSError:\n        pass",
+        "try:\n        os.execv(__file__, ['x'])\n    except OSError:\n        pass",
+    ],
+)
+def test_what_there_is_is_sent_before_another_program_takes_the_process(
+    recorder: Recorder, run: Run, before: str
+) -> None:
+    ended = run(BECOMES.replace("BEFORE", before), PYTHONUNBUFFERED="1").end()
+
+    assert ended == (0, "again\n", "")
+    assert messages(recorder) == ["last words"]
+
+
+def test_a_program_that_becomes_another_waits_no_longer_than_at_its_end(run: Run, spool: Path) -> None:
+    ended = run(BECOMES.replace("BEFORE", "pass"), SOULFRA_URL=AWAY).end()
+
+    assert ended == (0, "again\n", "")
+    assert len(list(spool.rglob("*.seg"))) == 1
+
+
+def test_a_forked_child_that_becomes_another_program_waits_for_nothing(run: Run) -> None:
+    status, out, _ = run(
+        """
+import os, time
+from soulfra_monitor import ErrorMonitor
+class Engine:
+    def turn(self):
+        return 1
+monitor = ErrorMonitor(without=[], exit_timeout="20s").start()
+engine = monitor.add_service("engine", Engine())
+engine.turn()
+began = time.monotonic()
+pid = os.fork()
+if pid == 0:
+    os.execlp("true", "true")
+os.waitpid(pid, 0)
+print(time.monotonic() - began < 5)
+os._exit(0)
+""",
+        SOULFRA_URL=AWAY,
+        PYTHONUNBUFFERED="1",
+    ).end()
+
+    assert (status, out) == (0, "True\n")
+
+
+def test_a_sign_of_life_at_the_very_end_is_sent(recorder: Recorder, run: Run) -> None:
+    ended = run("""
+import atexit
+from soulfra_monitor import ErrorMonitor
+atexit.register(lambda: monitor.heartbeat("nightly").beat())
+monitor = ErrorMonitor().start()
+monitor.report("early")
+""").end()
+
+    assert ended == (0, "", "")
+    assert [beat.path for beat in recorder.beats] == ["/api/monitoring/heartbeats/nightly"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="no thread can be started by then")
+def test_threads_that_fail_while_the_program_ends_share_one_connection(recorder: Recorder, run: Run) -> None:
+    ended = run("""
+import atexit, json, threading
+from soulfra_monitor import ErrorMonitor
+def last():
+    def fail(number):
+        monitor.report(f"error {'abcdefgh'[number]}")
+    threads = [threading.Thread(target=fail, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stats = monitor.stats()
+    print(json.dumps([stats.seen, stats.sent, stats.pending, stats.broken]))
+atexit.register(last)
+monitor = ErrorMonitor().start()
+""").end()
+
+    assert (ended[0], ended[2]) == (0, "")
+    assert json.loads(ended[1]) == [8, 8, 0, {}]
+    assert sorted(messages(recorder)) == [f"error {letter}" for letter in "abcdefgh"]

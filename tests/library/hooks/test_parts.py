@@ -135,6 +135,7 @@ def watched_attributes() -> dict[str, Any]:
         (sys, "excepthook"),
         (sys, "unraisablehook"),
         (threading, "excepthook"),
+        (threading, "_make_invoke_excepthook"),
         (warnings, "_showwarnmsg"),
         (warnings, "_warn_unawaited_coroutine"),
         (logging.Logger, "callHandlers"),
@@ -161,6 +162,8 @@ def watched_attributes() -> dict[str, Any]:
         (io, "open"),
         (os, "kill"),
         (os, "killpg"),
+        (os, "execv"),
+        (os, "execve"),
         (builtins, "open"),
     ]
     found = {f"{owner.__name__}.{name}": vars(owner).get(name) for owner, name in pairs}

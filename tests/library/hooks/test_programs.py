@@ -54,6 +54,16 @@ SILENT = {
         kind=Kind.THREAD,
         handled=False,
     ),
+    "uncaught, with a hook that calls no other": Silent(
+        source=FAIL + "sys.excepthook = lambda *_: print('own')\nfail()", kind=Kind.UNCAUGHT, handled=False
+    ),
+    "thread, with a hook that calls no other": Silent(
+        source=FAIL
+        + "import threading\nthreading.excepthook = lambda _: print('own')\n"
+        + "t = threading.Thread(target=fail)\nt.start()\nt.join()",
+        kind=Kind.THREAD,
+        handled=False,
+    ),
     "exit of a thread": Silent(
         source="import threading\nt = threading.Thread(target=sys.exit, args=(3,))\nt.start()\nt.join()",
         kind=Kind.THREAD,
@@ -317,6 +327,10 @@ CLEAN = {
     "work": "print(sum(range(10)))",
     "thread that leaves": "import threading\nt = threading.Thread(target=sys.exit)\nt.start()\nt.join()",
     "exit": "sys.exit(3)",
+    "errors of others, as consoles and test runners keep them": FAIL
+    + "sys.excepthook = lambda *_: None\ntry:\n    fail()\nexcept ValueError as error:\n    found = error\n"
+    + "def cut(error):\n    return error.with_traceback(error.__traceback__.tb_next)\n"
+    + "sys.last_value = sys.last_exc = cut(found)",
     "future read": POOL
     + "try:\n    pool.submit(fail).result()\nexcept ValueError:\n    print('read')\nsettle()",
     "future asked for its exception": POOL + "print(pool.submit(fail).exception())\nsettle()",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -325,3 +326,26 @@ def test_the_exit_status_comes_out_when_the_remediator_is_away(
 
     assert done.returncode == 5
     assert list((tmp_path / "spool" / "app").rglob("*.seg"))
+
+
+def test_an_error_after_the_last_moment_in_which_the_program_can_send_is_sent_by_the_parent(
+    run: Run, program: Callable[..., Path], remediator: Remediator
+) -> None:
+    path = program("class Late:\n    def __del__(self):\n        raise ValueError('late')\nlate = Late()\n")
+
+    ended = run(str(path))
+
+    assert ended.returncode == 0
+    assert [event["kind"] for event in remediator.events] == ["unraisable"]
+
+
+def test_errors_that_nobody_takes_at_the_very_end_stay_in_the_spool(
+    run: Run, program: Callable[..., Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers nothing
+        environment["SOULFRA_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        path = program("class Late:\n    def __del__(self):\n        raise ValueError\nlate = Late()\n")
+
+        assert run(str(path)).returncode == 0
+
+    assert len(list((tmp_path / "spool" / "app").rglob("*.seg"))) == 1

@@ -100,6 +100,15 @@ def test_a_life_that_ran_to_its_end_leaves_nothing(text: str, live: Live, folder
     assert told(live) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
+def test_a_life_that_gave_up_its_rights_and_ran_to_its_end_is_not_told(live: Live, folder: Path) -> None:
+    live("os.setuid(65534)")
+
+    assert len(list(folder.glob("*.life"))) == 1  # it could not remove it
+    assert told(live) == []
+    assert list(folder.glob("*.life")) == []
+
+
 def test_a_killed_life_is_told_by_the_next_once(live: Live) -> None:
     live(WAITS, until="SIGKILL")
 
@@ -140,6 +149,33 @@ def test_handlers_that_a_program_sets_later_outlive_forks_and_the_end_of_watchin
     """)
 
     assert done.stdout == "mine " * 3
+
+
+def test_a_life_that_becomes_another_program_is_no_bad_end(live: Live) -> None:
+    live(
+        """
+        from soulfra_monitor.hooks import execs
+        execs.install(Kept())
+        os.execv(sys.executable, [sys.executable, "-c", "pass"])
+        """
+    )
+
+    assert live("").stdout == ""
+
+
+def test_a_life_that_could_not_become_another_program_goes_on(live: Live) -> None:
+    live(
+        """
+        from soulfra_monitor.hooks import execs
+        execs.install(Kept())
+        try:
+            os.execv(sys.executable, [])
+        except ValueError:
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+
+    assert "an earlier process ended without saying goodbye" in live("").stdout
 
 
 def test_a_crash_is_told_with_its_stack(live: Live, folder: Path, kept: Kept) -> None:
@@ -292,3 +328,19 @@ def test_a_record_that_cannot_be_taken_away_is_told_and_leaves_the_others(
 @pytest.mark.parametrize("text", ["", "\n\n", "pid x\nstarted y\n\nsoulfra: bye\n", "pid\n", "\0" * 100])
 def test_a_file_that_is_not_as_written_is_read_without_an_error(text: str) -> None:
     assert crashes.parse(text).pid == 0
+
+
+def test_watching_begun_and_ended_over_and_over_takes_no_more_files(live: Live) -> None:
+    done = live(
+        """
+        def files():
+            return len(os.listdir("/proc/self/fd"))
+        before = files()
+        for _ in range(5):
+            undo()
+            undo = crashes.install(Kept())
+        print(files() - before)
+        """
+    )
+
+    assert done.stdout == "0\n"

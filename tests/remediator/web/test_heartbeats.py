@@ -47,7 +47,8 @@ def test_what_a_job_says_is_kept(
 
 
 @pytest.mark.parametrize(
-    "path", ["nobody", "nobody/start", "nightly/256", "nightly/-1", "nightly/done", "nightly/٣"]
+    "path",
+    ["nobody", "nobody/start", *(f"nightly/{word}" for word in ("256", "-1", "0001234", "done", "٣"))],
 )
 def test_what_nobody_expects_is_a_404_with_the_mend(
     jobs: Any, client_of: Callable[[Any], Any], path: str
