@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -44,17 +44,22 @@ class Served:
         """Tell whether it answers."""
         return self._cpu() > 0
 
+    def ask(self, path: str) -> bytes:
+        """Return the answer to one request."""
+        return self.get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), path)
+
     def _cpu(self) -> float:
-        return float(self._get(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30), "/cpu"))
+        return float(self.ask("/cpu"))
 
     def _ask(self, numbers: range) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         for number in numbers:
-            self._get(connection, f"/analyze/{number}")
+            self.get(connection, f"/analyze/{number}")
         connection.close()
 
     @staticmethod
-    def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
+    def get(connection: http.client.HTTPConnection, path: str) -> bytes:
+        """Return the answer to one request of several over a connection. Raises RuntimeError if it failed."""
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
@@ -123,12 +128,10 @@ def _on_one_processor() -> Iterator[None]:
 def _launch(kind: str, rounds: int, requests: int) -> dict[str, Served]:
     with ExitStack() as stack:
         url = f"http://127.0.0.1:{stack.enter_context(_listening(ThreadingHTTPServer, _Sink))}"
-        texts = stack.enter_context(_listening(socketserver.ThreadingTCPServer, _Texts))
+        environment = {"SERVED_URL": url, "SERVED_TEXTS": str(stack.enter_context(texts()))}
         ports = free_ports(len(MODES))
         served = {
-            mode: stack.enter_context(
-                _serving(kind, mode, port, {"SERVED_URL": url, "SERVED_TEXTS": str(texts)})
-            )
+            mode: stack.enter_context(serving(kind, mode, port, environment))
             for mode, port in zip(MODES, ports, strict=True)
         }
         for each in served.values():
@@ -146,6 +149,11 @@ def more(plain: list[float], other: list[float]) -> tuple[float, float, float]:
     ratios = [there / here - 1 for here, there in zip(plain, other, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     return low, median, high
+
+
+def texts() -> AbstractContextManager[int]:
+    """Serve texts to applications; give the port."""
+    return _listening(socketserver.ThreadingTCPServer, _Texts)
 
 
 @contextmanager
@@ -166,7 +174,8 @@ def _listening(
 
 
 @contextmanager
-def _serving(kind: str, mode: str, port: int, environment: Mapping[str, str]) -> Iterator[Served]:
+def serving(kind: str, mode: str, port: int, environment: Mapping[str, str]) -> Iterator[Served]:
+    """Run an application until it is left."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.watching.served", kind, str(port)],
         cwd=ROOT,

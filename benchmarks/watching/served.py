@@ -5,8 +5,8 @@
 with SERVED (plain, watched or library), SERVED_URL (of the remediator) and SERVED_TEXTS (a port) in the
 environment.
 
-Each request makes four calls of three services: it fetches a text, counts its words and answers with the
-counts as JSON.
+Each request to ``/analyze/NUMBER`` makes four calls of three services: it fetches a text, counts its words
+and answers with the counts as JSON. ``/error/NUMBER`` meets an error besides, and tells it.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.watching.quiet import Quiet
@@ -117,6 +118,24 @@ def _monitor() -> Any:
 _started: list[Any] = []
 
 
+def meet(number: int) -> str:
+    """Meet an error of one of many kinds, and tell it. Returns nothing to say of it."""
+    kind = TROUBLES[number % len(TROUBLES)]
+    try:
+        raise kind(f"request {number}")
+    except RuntimeError as error:
+        _monitor().report(error)
+    return ""
+
+
+def stats() -> str:
+    """Return the library's books as JSON, and the number of this process."""
+    return json.dumps({**asdict(_monitor().stats()), "pid": os.getpid()})
+
+
+TROUBLES = tuple(type(f"Trouble{number}", (RuntimeError,), {}) for number in range(61))
+
+
 def flask_app() -> "Flask":
     """Return the application for gunicorn."""
     from flask import Flask  # noqa: PLC0415
@@ -124,7 +143,9 @@ def flask_app() -> "Flask":
     app = Flask(__name__)
     service = analyzer()
     app.add_url_rule("/analyze/<int:number>", "analyze", service.analyze)
+    app.add_url_rule("/error/<int:number>", "error", lambda number: meet(number) + service.analyze(number))
     app.add_url_rule("/cpu", "cpu", lambda: str(time.process_time()))
+    app.add_url_rule("/stats", "stats", stats)
     return app
 
 
@@ -141,11 +162,19 @@ def _serve_asyncio(port: int) -> None:
     async def analyze(request: web.Request) -> web.Response:
         return web.Response(text=await service.analyze_later(int(request.match_info["number"])))
 
+    async def error(request: web.Request) -> web.Response:
+        meet(int(request.match_info["number"]))
+        return await analyze(request)
+
     async def cpu(_: web.Request) -> web.Response:
         return web.Response(text=str(time.process_time()))
 
+    async def look(_: web.Request) -> web.Response:
+        return web.Response(text=stats())
+
     app = web.Application()
-    app.add_routes([web.get("/analyze/{number}", analyze), web.get("/cpu", cpu)])
+    app.add_routes([web.get("/analyze/{number}", analyze), web.get("/error/{number}", error)])
+    app.add_routes([web.get("/cpu", cpu), web.get("/stats", look)])
     web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
 
 

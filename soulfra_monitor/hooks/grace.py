@@ -58,16 +58,20 @@ def next_pause(waited: float) -> float:
     return min(max(GRACE, waited / 4), PAUSE_AT_MOST)
 
 
-def later(look: Look, seconds: float = GRACE) -> None:
-    """Have *look* called in *seconds*, in a thread of ours. Takes no lock that it would wait for."""
+def later(look: Look, seconds: float = GRACE) -> bool:
+    """Have *look* called in *seconds*, in a thread of ours; false when too many wait for that already.
+
+    Takes no lock that it would wait for.
+    """
     global _settles  # noqa: PLW0603 - one process, one list
     if len(_waiting) >= LIMIT:
-        return
+        return False
     if not _settles:
         _settles = True
         _settle_at_the_end()
     _waiting.append((time.monotonic() + seconds, look))
     _start()
+    return True
 
 
 def is_ending() -> bool:

@@ -140,9 +140,9 @@ class Patches:
             self.outlet.broke(self.place, error)
             return None
 
-    def look_later(self, look: grace.Look, seconds: float = grace.GRACE) -> None:
-        """Have *look* called in *seconds*, see ``grace``."""
-        grace.later(lambda: self.safely(look), seconds)
+    def look_later(self, look: grace.Look, seconds: float = grace.GRACE) -> bool:
+        """Have *look* called in *seconds*, see ``grace``; false when too many wait already."""
+        return grace.later(lambda: self.safely(look), seconds)
 
     def undo(self) -> None:
         """Put back what was found, last first. What cannot be put back tells nobody from now on."""

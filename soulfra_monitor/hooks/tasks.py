@@ -2,10 +2,16 @@
 
 Works on classes, so that loops made earlier and later are alike, and changes neither task factories nor
 results. A task's ``_log_traceback`` is true while nobody has asked for its error.
+
+A callback for each task costs more than most tasks do. So a new task is only noted, and looked at from the
+thread of ``pulse``; one that is not done by then lives long enough to be given a callback.
 """
 
+import contextlib
+import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any
@@ -26,6 +32,14 @@ TASKS_LIMIT = 300
 LOOKS = grace.Budget(20)
 """Failed tasks that the loop is asked about; one above that is told without."""
 
+SEEN_LATER = grace.GRACE - grace.TICK / 2
+"""Seconds from the look that finds a failed task to its first own: it failed up to a tick before."""
+
+_newborn: deque[ref[Any]] = deque(maxlen=grace.LIMIT)
+"""Tasks made since the last look at them."""
+
+_is_due = False  # whether there will be another
+
 
 def install(reporter: Reporter) -> Undo:
     """Report errors of tasks that nobody asks for within the grace time, and all that loops are told of.
@@ -38,6 +52,7 @@ def install(reporter: Reporter) -> Undo:
     calling ``asyncio.Task`` itself are reported only when they are finalised.
     """
     patches = Patches(reporter, "tasks")
+    patches.later(_forget)
     patches.on_import("asyncio.base_events", lambda module: _fit_loop(patches, module.BaseEventLoop))
     patches.on_import("uvloop", lambda module: _fit_loop(patches, module.Loop))
     patches.on_import("asyncio.futures", lambda module: _fit_futures(patches, module))
@@ -54,11 +69,17 @@ def _fit_loop(patches: Patches, loop: type) -> None:
         return call_exception_handler
 
     done = _done(patches)
+    note = _newborn.append
 
     def make_create(create: Any) -> Any:
         def create_task(self: Any, coro: Any, **options: Any) -> Any:
-            task = create(self, coro, **options)
-            task.add_done_callback(done)
+            task = create(self, coro, **options) if options else create(self, coro)
+            try:
+                note(ref(task))
+            except TypeError:  # of somebody's own making
+                task.add_done_callback(done)
+            if not _is_due:
+                _look_soon(patches, done)
             made = getattr(task, "_source_traceback", None)
             if made:  # in debug mode: who made it, and not by what means
                 del made[-1]
@@ -86,6 +107,75 @@ def _tell(patches: Patches, context: dict[str, Any]) -> None:
 def _name(task: Any) -> str:
     coroutine = getattr(task, "get_coro", lambda: None)()
     return str(getattr(coroutine, "__qualname__", None) or type(task).__name__)
+
+
+def _look_soon(patches: Patches, done: Callable[[Any], None]) -> None:
+    """Have the new tasks looked at, once for all that come until then."""
+    global _is_due  # noqa: PLW0603 - one process, one list
+
+    def look() -> None:
+        global _is_due  # noqa: PLW0603 - likewise
+        _is_due = False
+        _look(patches, done)
+
+    _is_due = True
+    if not patches.look_later(look, 0.0):  # at the next tick
+        _is_due = False
+
+
+def _look(patches: Patches, done: Callable[[Any], None]) -> None:
+    """Look once at each new task, and see to it that those that go on tell when they are done."""
+    going: dict[Any, list[ref[Any]]] = {}
+    for _ in range(len(_newborn)):
+        try:
+            place = _newborn.popleft()
+        except IndexError:  # the process is ending and settles
+            break
+        if place() is None:  # done, and read or told to its loop: so it is with most
+            continue
+        loop = patches.safely(_see, patches, place)
+        if loop is not None:
+            going.setdefault(loop, []).append(place)
+    for loop, places in going.items():
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            loop.call_soon_threadsafe(_accompany, places, done)
+
+
+def _see(patches: Patches, place: ref[Any]) -> Any:
+    """Have a task that has failed looked at; return the loop of one that goes on.
+
+    No task outlives this by us: its last reference is for its own thread to drop.
+    """
+    task = place()
+    if task is None:
+        return None
+    if not task.done():
+        return task.get_loop()
+    if getattr(task, "_log_traceback", False):
+        look = _Look(patches, task)
+        if grace.is_ending():
+            look()
+        else:
+            patches.look_later(look, SEEN_LATER)
+    return None
+
+
+def _accompany(places: list[ref[Any]], done: Callable[[Any], None]) -> None:
+    """Run in the loop: have *done* called for each task."""
+    for place in places:
+        task = place()
+        if task is not None:
+            task.add_done_callback(done)
+
+
+def _forget() -> None:
+    """Leave tasks to the parent, whose they are."""
+    global _is_due  # noqa: PLW0603 - one process, one list
+    _newborn.clear()
+    _is_due = False
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _done(patches: Patches) -> Callable[[Any], None]:

@@ -370,6 +370,80 @@ def test_a_loop_made_before_is_watched_as_one_made_after(recorder: Recorder, ins
     assert recorder.kinds == [Kind.TASK, Kind.TASK]
 
 
+def test_a_short_task_gets_no_callback(recorder: Recorder, install: Install) -> None:
+    install("tasks")
+
+    async def main() -> str:
+        task = asyncio.create_task(asyncio.sleep(0))
+        shown = repr(task)
+        await task
+        return shown
+
+    assert "cb=" not in asyncio.run(main())
+    assert recorder.broken == []
+
+
+def test_a_task_of_a_kind_that_takes_no_reference_gets_a_callback_at_once(
+    recorder: Recorder, install: Install
+) -> None:
+    class Odd:
+        __slots__ = ("called",)
+
+        def add_done_callback(self, done: Callable[[Any], None]) -> None:
+            self.called = done
+
+    def make(_: asyncio.AbstractEventLoop, coroutine: Any, **__: Any) -> Any:
+        coroutine.close()
+        return Odd()
+
+    install("tasks")
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(make)
+
+    task: Any = loop.create_task(asyncio.sleep(0))
+
+    loop.close()
+    assert callable(task.called)
+    assert recorder.broken == []
+
+
+def test_a_loop_that_was_closed_before_its_tasks_were_looked_at_hurts_nobody(program: Program) -> None:
+    source = """
+import asyncio
+loop = asyncio.new_event_loop()
+task = loop.create_task(asyncio.sleep(1))
+loop.run_until_complete(asyncio.sleep(0))
+loop.close()
+time.sleep(0.6)
+task._log_destroy_pending = False
+"""
+
+    outcome = program(source, "tasks")
+
+    assert (outcome.told, outcome.err) == ([], "")
+
+
+def test_a_fork_leaves_new_tasks_to_the_parent(program: Program) -> None:
+    source = """
+import asyncio
+async def fail():
+    raise ValueError("planted")
+async def main():
+    kept = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    if os.fork() == 0:
+        settle()
+        os._exit(0)
+    os.wait()
+    await asyncio.get_running_loop().run_in_executor(None, settle)
+asyncio.run(main())
+"""
+
+    outcome = program(source, "tasks")
+
+    assert [one.message for one in outcome.told] == ["planted"]
+
+
 def test_what_waits_is_settled_when_a_child_of_multiprocessing_ends(program: Program) -> None:
     source = """
 from multiprocessing import get_context

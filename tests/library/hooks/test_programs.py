@@ -109,6 +109,19 @@ async def main():
 asyncio.run(main())""",
         kind=Kind.TASK,
     ),
+    "task that fails after it was looked at": Silent(
+        source=LOOP
+        + """
+async def later():
+    await nap(0.6)
+    await fail()
+async def main():
+    kept = asyncio.create_task(later())
+    await nap(0.8)
+    await asyncio.get_running_loop().run_in_executor(None, settle)
+asyncio.run(main())""",
+        kind=Kind.TASK,
+    ),
     "task dropped": Silent(
         source=LOOP
         + """
