@@ -68,18 +68,21 @@ class Served:
         return body
 
 
-class _Sink(BaseHTTPRequestHandler):
+class Sink(BaseHTTPRequestHandler):
     """Stands in for the remediator: takes every batch."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.took(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.send_response(202)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
+
+    def took(self, body: bytes) -> None:
+        """Look at a batch before it is answered."""
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -127,7 +130,7 @@ def _on_one_processor() -> Iterator[None]:
 
 def _launch(kind: str, rounds: int, requests: int) -> dict[str, Served]:
     with ExitStack() as stack:
-        url = f"http://127.0.0.1:{stack.enter_context(_listening(ThreadingHTTPServer, _Sink))}"
+        url = f"http://127.0.0.1:{stack.enter_context(_listening(ThreadingHTTPServer, Sink))}"
         environment = {"SERVED_URL": url, "SERVED_TEXTS": str(stack.enter_context(texts()))}
         ports = free_ports(len(MODES))
         served = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import soulfra_monitor
-from soulfra_monitor import ErrorMonitor, SettingsError, redaction
+from soulfra_monitor import ErrorMonitor, SettingsError
 from soulfra_monitor.events import Event, Kind
 from soulfra_monitor.intake import Intake
 from tests.library.core.conftest import Recorder, answer, is_exact
@@ -315,9 +315,10 @@ def test_a_text_that_cannot_be_redacted_is_hidden_and_counted(
     def explode(*_: object) -> str:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr("soulfra_monitor.redaction._settled", explode)
-    monkeypatch.setattr("soulfra_monitor.redaction.FAILURES", Counter())
-    monkeypatch.setattr("soulfra_monitor.worker.FAILURES", redaction.FAILURES)
+    failures: Counter[str] = Counter()
+    monkeypatch.setattr("soulfra_monitor.redaction.texts._settled", explode)
+    monkeypatch.setattr("soulfra_monitor.redaction.texts.FAILURES", failures)
+    monkeypatch.setattr("soulfra_monitor.worker.FAILURES", failures)
     monitor = start()
 
     monitor.report("x")
