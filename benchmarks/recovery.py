@@ -17,6 +17,7 @@ minutes would use up. Spacing keeps the failures of one service more than a minu
 
 import argparse
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -315,6 +316,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without-monit", action="store_true")
     asked = parser.parse_args()
+    if not asked.without_monit and shutil.which("monit") is None:
+        parser.error("monit is not installed: install it (Debian: apt-get install monit), or --without-monit")
     chance = random.Random(asked.seed)
     faults = [signal.SIGKILL] * asked.kills + [signal.SIGSTOP] * asked.hangs
     with tempfile.TemporaryDirectory(prefix="recovery-") as name:
