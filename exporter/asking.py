@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from exporter.discovered import SIZE_LIMIT, Failure, Found, SourceError, is_json_file, parse
-from exporter.probes.context import Tools
+from exporter.probes.context import tls_context
 from exporter.probes.patience import in_thread
 from exporter.sources import FileSd, HttpSd
 from exporter.webconfig import Signature, signature_of
@@ -159,7 +159,7 @@ class HttpReader:
             raise SourceError(Failure.CONNECT, f"cannot be asked: {type(error).__name__}") from error
 
     def _of_files(self) -> tuple[dict[str, str], ssl.SSLContext]:
-        return self._headers(), Tools().tls(self._place.tls)
+        return self._headers(), tls_context(self._place.tls)
 
     def _headers(self) -> dict[str, str]:
         headers = {

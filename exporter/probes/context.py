@@ -28,6 +28,8 @@ LOOKED_THROUGH = 4096
 RENEWED = 50  # contexts for TLS at a reload, of 20 ms each; more are made anew when they are wanted
 RENEWED_WITHIN = 10.0  # seconds; the files may be on a network filesystem that is dead
 _SECRET_FROM = 4  # characters
+OWN_SHARE = 0.5
+"""Of a probe's time, for files of our own: what they take is not to look like a slow peer."""
 COMMANDS_AT_ONCE = 8
 """Programs that command probes run at the same time, so that hundreds of them do not fill the machine."""
 _CERTIFICATE_HAS_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
@@ -54,19 +56,34 @@ class Tools:
     judging: Judging = field(default_factory=Judging)
     commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(COMMANDS_AT_ONCE))
     _contexts: dict[Tls, ssl.SSLContext] = field(default_factory=dict)
+    _making: "dict[Tls, asyncio.Task[ssl.SSLContext]]" = field(default_factory=dict)
     _recall: dict[str, Any] = field(default_factory=dict)
 
-    def tls(self, config: Tls) -> ssl.SSLContext:
-        """Return the context for *config*. Raises TlsFileError when one of its files cannot be used."""
+    async def tls(self, config: Tls, *, within: float) -> ssl.SSLContext:
+        """Return the context for *config*, which is made in a thread when it is first wanted.
+
+        Raises TlsFileError when one of its files cannot be used, or not *within* so many seconds.
+        """
         if config.server_name is not None:  # no part of the context, and the authorities take 20 ms to load
             config = config.model_copy(update={"server_name": None})
-        if config not in self._contexts:
-            try:
-                self._contexts[config] = _tls_context(config)
-            except OSError as error:
-                told = getattr(error, "reason", None) or error.strerror or type(error).__name__
-                raise TlsFileError(f"a file of tls cannot be used: {told}") from error
-        return self._contexts[config]
+        known = self._contexts.get(config)
+        if known is not None:
+            return known
+        making = self._making.get(config)
+        if making is None:
+            making = self._making[config] = asyncio.create_task(self._make(config))
+        try:
+            async with asyncio.timeout(within):
+                return await asyncio.shield(making)
+        except TimeoutError as error:
+            raise TlsFileError("the files of tls could not be read in time") from error
+
+    async def _make(self, config: Tls) -> ssl.SSLContext:
+        try:
+            made = self._contexts[config] = await in_thread(partial(tls_context, config), {})
+        finally:
+            del self._making[config]
+        return made
 
     async def renew(self) -> None:
         """Ask for addresses and read certificate files anew; the contexts in use are made in a thread.
@@ -83,6 +100,11 @@ class Tools:
 
     async def close(self) -> None:
         """Let go of everything."""
+        making = tuple(self._making.values())
+        for task in making:
+            task.cancel()
+        if making:
+            await asyncio.wait(making)
         self.judging.close()
         await self.resolver.close()
 
@@ -127,6 +149,10 @@ class Context:
     gate: Gate = OPEN
     notes: list[Note] | None = None  # None: nobody wants to see the steps
     stopped_fails: bool = False  # whether a stopped process is a failure by itself
+
+    async def tls(self, config: Tls) -> ssl.SSLContext:
+        """Return what TLS by *config* needs. Raises TlsFileError when our own files are of no use in time."""
+        return await self.tools.tls(config, within=OWN_SHARE * self.timeout)
 
     def progress(self) -> "Progress":
         """Begin to note how far the probe comes."""
@@ -321,6 +347,15 @@ def _check_authorities(context: ssl.SSLContext) -> None:
     except OSError as error:
         if error.errno in _OURS:
             raise
+
+
+def tls_context(config: Tls) -> ssl.SSLContext:
+    """Make a context for *config*. Raises TlsFileError when one of its files cannot be used."""
+    try:
+        return _tls_context(config)
+    except OSError as error:
+        told = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        raise TlsFileError(f"a file of tls cannot be used: {told}") from error
 
 
 def _tls_context(config: Tls) -> ssl.SSLContext:

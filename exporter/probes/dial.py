@@ -25,10 +25,10 @@ class Secure:
     server_name: str
 
 
-def secured(tls: Tls | None, host: str, context: Context) -> Secure:
+async def secured(tls: Tls | None, host: str, context: Context) -> Secure:
     """Return how TLS is spoken with *host*, unless *tls* names it in another way. Raises TlsFileError."""
     tls = tls or Tls()
-    return Secure(context=context.tools.tls(tls), server_name=tls.server_name or host)
+    return Secure(context=await context.tls(tls), server_name=tls.server_name or host)
 
 
 class Opened(asyncio.Protocol):

@@ -120,7 +120,7 @@ async def _exchange(
         return await _by_datagram(query, address, port, progress)
     secure = None
     if config.protocol == "tls":
-        secure = secured(config.tls, host, context)
+        secure = await secured(config.tls, host, context)
     reader, writer = await dial_stream(
         host, port, context=context, progress=progress, version=version, secure=secure
     )

@@ -116,7 +116,7 @@ async def engine_of(config: ContainerProbe, context: Context, progress: Progress
     else:
         secure = None
         if config.tls is not None:
-            secure = secured(config.tls, place[0], context)
+            secure = await secured(config.tls, place[0], context)
         reader, writer = await dial_stream(*place, context=context, progress=progress, secure=secure)
     try:
         yield Engine(reader=reader, writer=writer)

@@ -73,7 +73,7 @@ async def _look(config: GrpcProbe, context: Context, progress: Progress) -> None
     )
     secure = None
     if config.tls is not None:
-        secure = secured(config.tls, host, context)
+        secure = await secured(config.tls, host, context)
     transport, _ = await dial(
         Opened, host, port, context=context, progress=progress, version=version, secure=secure
     )

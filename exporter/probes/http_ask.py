@@ -212,13 +212,13 @@ class Way:
     redirects: int = 0  # so far
     gate: Gate = OPEN  # for the place; a proxy is named by the configuration, whatever redirects say
 
-    def secure(self, place: Place) -> Secure | None:
+    async def secure(self, place: Place) -> Secure | None:
         """Return what TLS to *place* needs. Raises OSError when one of our own files cannot be used."""
         if not place.secure:
             return None
         tls = self.ask.tls
         name = tls.server_name if tls.server_name and place.host == self.home else place.host
-        return Secure(context=self.context.tools.tls(tls), server_name=name)
+        return Secure(context=await self.context.tls(tls), server_name=name)
 
 
 async def _send(
@@ -249,7 +249,7 @@ async def _send(
 
 async def _open(make: Callable[[], Exchange], place: Place, way: Way) -> tuple[asyncio.Transport, Exchange]:
     ask, progress = way.ask, way.progress
-    secure = way.secure(place)
+    secure = await way.secure(place)
     if ask.socket is not None:
         return await dial_socket_file(make, ask.socket, progress=progress, secure=secure)
     if ask.proxy is not None:

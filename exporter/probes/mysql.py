@@ -156,7 +156,7 @@ async def _begin(
     await session.greet()
     place = config.address()
     if tls is not None and place is not None:
-        await session.begin_tls(secured(tls, place[0], context), progress)
+        await session.begin_tls(await secured(tls, place[0], context), progress)
 
 
 async def _shown(config: MysqlProbe, context: Context) -> TlsFacts | None:

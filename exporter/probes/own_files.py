@@ -6,13 +6,12 @@ import stat
 from collections.abc import Callable
 from typing import TypeVar
 
-from exporter.probes.context import Context
+from exporter.probes.context import OWN_SHARE, Context
 from exporter.probes.patience import in_thread
 
 T = TypeVar("T")
 
 SIZE_LIMIT = 1024 * 1024
-_SHARE = 0.5  # of a probe's time, for its files: what they take is not to look like a slow peer
 
 
 class OwnFileError(Exception):
@@ -22,7 +21,7 @@ class OwnFileError(Exception):
 async def from_files(work: Callable[[], T], context: Context) -> T:
     """Return what *work*, which reads files, returns. Raises what it raises, OwnFileError if they hang."""
     try:
-        async with asyncio.timeout(_SHARE * context.timeout):
+        async with asyncio.timeout(OWN_SHARE * context.timeout):
             return await in_thread(work, context.recall)
     except TimeoutError as error:
         raise OwnFileError("a file of the probe could not be read in time") from error

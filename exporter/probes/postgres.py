@@ -208,7 +208,7 @@ async def _open(
         return transport
     try:
         await _ask_for_tls(transport, letter)
-        return await start_tls(transport, Opened(), secured(tls, place[0], context), None, progress)
+        return await start_tls(transport, Opened(), await secured(tls, place[0], context), None, progress)
     except BaseException:
         transport.abort()
         raise

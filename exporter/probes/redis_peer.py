@@ -123,7 +123,7 @@ async def talk(
     """
     try:
         password = await _password(config, context)
-        secure = _secure(config, context)
+        secure = await _secure(config, context)
     except (OwnFileError, TlsFileError) as error:
         return progress.outcome(Reason.INTERNAL, str(error))
     reader, writer = await _connect(config, secure, context, progress)
@@ -156,11 +156,11 @@ async def _password(config: RedisAccess, context: Context) -> str:
     return await from_files(partial(read_secret, config.password_file, "password_file"), context)
 
 
-def _secure(config: RedisAccess, context: Context) -> Secure | None:
+async def _secure(config: RedisAccess, context: Context) -> Secure | None:
     place = config.address()
     if place is None or config.url().scheme != "rediss":
         return None
-    return secured(config.tls, place[0], context)
+    return await secured(config.tls, place[0], context)
 
 
 async def _connect(

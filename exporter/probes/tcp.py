@@ -27,7 +27,7 @@ async def _open(config: TcpProbe, context: Context, progress: Progress) -> Outco
     version = await preferred_version(
         host, config.ip_version, fallback=config.ip_fallback, context=context, progress=progress
     )
-    secure = _secure(config, context) if config.tls is not None else None
+    secure = await _secure(config, context) if config.tls is not None else None
     transport, _ = await dial(
         Opened, host, port, context=context, progress=progress, version=version, secure=secure
     )
@@ -51,7 +51,7 @@ async def _converse(config: TcpProbe, context: Context, progress: Progress) -> O
 
     host, port = config.address()
     later = begins_tls(config.exchange)
-    secure = _secure(config, context) if later or config.tls is not None else None
+    secure = await _secure(config, context) if later or config.tls is not None else None
     version = await preferred_version(
         host, config.ip_version, fallback=config.ip_fallback, context=context, progress=progress
     )
@@ -85,5 +85,5 @@ async def _shown(config: TcpProbe, context: Context) -> TlsFacts | None:
     return aside.tls
 
 
-def _secure(config: TcpProbe, context: Context) -> Secure:
-    return secured(config.tls, config.address()[0], context)
+async def _secure(config: TcpProbe, context: Context) -> Secure:
+    return await secured(config.tls, config.address()[0], context)

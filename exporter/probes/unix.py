@@ -33,7 +33,7 @@ async def _open(config: UnixProbe, context: Context, progress: Progress) -> Outc
 
     secure = None
     if config.tls is not None:
-        secure = secured(config.tls, "", context)
+        secure = await secured(config.tls, "", context)
     return await held(Talk(reader, writer, progress, secure), config.exchange)
 
 

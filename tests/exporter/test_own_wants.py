@@ -109,14 +109,14 @@ def test_a_name_that_is_not_resolved_for_want_of_files_is_internal() -> None:
     assert failure_of(error, connected=False)[0] is Reason.DNS
 
 
-def test_a_context_that_no_file_was_left_for_is_not_kept_without_authorities(
+async def test_a_context_that_no_file_was_left_for_is_not_kept_without_authorities(
     make_certificate: Callable[[int], tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch, tools: Tools
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(make_certificate(30)[1]))
     with no_open_files_left(), pytest.raises(TlsFileError, match="Too many open files"):
-        tools.tls(Tls())
+        await tools.tls(Tls(), within=5)
 
-    assert tools.tls(Tls()).cert_store_stats()["x509"] == 1
+    assert (await tools.tls(Tls(), within=5)).cert_store_stats()["x509"] == 1
 
 
 def test_an_authority_that_is_not_found_for_want_of_files_is_no_evidence() -> None:

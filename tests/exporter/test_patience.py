@@ -13,8 +13,10 @@ from exporter.asking import FileReader, HttpReader
 from exporter.discovered import Failure, Found
 from exporter.kinds import Tls
 from exporter.kinds.grpc import GrpcProbe
+from exporter.kinds.tcp import TcpProbe
 from exporter.observation import Reason
 from exporter.probes import context as contexts
+from exporter.probes import tcp
 from exporter.probes.context import Context, Tools
 from exporter.sources import FileSd, HttpSd
 
@@ -99,6 +101,22 @@ async def test_a_certificate_that_hangs_is_no_fault_of_the_peer(hangs: Path, too
     assert {outcome.reason for outcome in await outcomes} <= {Reason.INTERNAL, Reason.TIMEOUT, Reason.RESET}
 
 
+async def test_an_authority_that_hangs_holds_nobody_up_and_is_no_fault_of_the_peer(
+    hangs: Path, tools: Tools
+) -> None:
+    config = TcpProbe.model_validate({"tcp": "127.0.0.1:1", "tls": {"ca_file": str(hangs)}})
+    outcomes = asyncio.gather(*(tcp.probe(config, Context(timeout=0.4, tools=tools)) for _ in range(MANY)))
+    await asyncio.sleep(0)
+    await others_go_on()
+
+    assert {(outcome.reason, outcome.detail) for outcome in await outcomes} == {
+        (Reason.INTERNAL, "the files of tls could not be read in time")
+    }
+    assert len([one for one in threading.enumerate() if one.name == "patience"]) == 1
+    await tools.close()
+    assert not tools._making
+
+
 async def test_a_reload_goes_on_with_the_contexts_in_use_while_certificates_hang(
     hangs: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,5 +126,5 @@ async def test_a_reload_goes_on_with_the_contexts_in_use_while_certificates_hang
 
     await tools.renew()
 
-    assert tools.tls(config) is made
+    assert await tools.tls(config, within=5) is made
     assert "those in use stay until the next reload" in caplog.text

@@ -512,10 +512,10 @@ async def test_tls_facts_tell_version_cipher_chain_and_fingerprint(
 
 
 async def test_the_authorities_are_loaded_once_for_all_names_of_servers(tools: Tools) -> None:
-    contexts = {id(tools.tls(Tls(server_name=name))) for name in (None, "a.test", "b.test")}
+    contexts = {id(await tools.tls(Tls(server_name=name), within=5)) for name in (None, "a.test", "b.test")}
 
     assert len(contexts) == 1
-    assert tools.tls(Tls(verify=False)) is not tools.tls(Tls())
+    assert await tools.tls(Tls(verify=False), within=5) is not await tools.tls(Tls(), within=5)
 
 
 async def test_a_tls_file_that_is_not_there_is_a_fault_of_ours(context: Context) -> None:

@@ -185,7 +185,7 @@ async def test_other_targets_of_a_source_cost_those_that_stay_nothing(
     watched: Watched, until: Callable[..., Any]
 ) -> None:
     tools = watched.exporter.scheduler._tools
-    context = tools.tls(Tls())
+    context = await tools.tls(Tls(), within=5)
     tools.resolver._kept[("shop.example", None)] = (time.monotonic() + 60, ("127.0.0.1",))
     before = dict(watched.exporter.world.services)
     targets = watched.folder / "targets.json"
@@ -198,7 +198,7 @@ async def test_other_targets_of_a_source_cost_those_that_stay_nothing(
     after = watched.exporter.world.services
     assert set(after) == {"dead", "found", "another"}
     assert all(after[name] is state for name, state in before.items())
-    assert tools.tls(Tls()) is context
+    assert await tools.tls(Tls(), within=5) is context
     assert tools.resolver._kept
 
 
@@ -206,8 +206,8 @@ async def test_a_reload_reads_certificates_and_names_anew_and_keeps_what_did_not
     watched: Watched,
 ) -> None:
     tools = watched.exporter.scheduler._tools
-    context = tools.tls(Tls())
-    tools.tls(Tls(verify=False))
+    context = await tools.tls(Tls(), within=5)
+    await tools.tls(Tls(verify=False), within=5)
     tools.resolver._kept[("shop.example", None)] = (time.monotonic() + 60, ("127.0.0.1",))
     before = dict(watched.exporter.world.services)
     new = {**watched.config["services"], "new": watched.config["services"]["dead"]}
@@ -219,7 +219,7 @@ async def test_a_reload_reads_certificates_and_names_anew_and_keeps_what_did_not
     assert set(after) == {"dead", "found", "new"}
     assert after["dead"] is before["dead"]
     assert set(tools._contexts) == {Tls(), Tls(verify=False)}, "made in a thread, not at the next probe"
-    assert tools.tls(Tls()) is not context
+    assert await tools.tls(Tls(), within=5) is not context
     assert not tools.resolver._kept
 
 
