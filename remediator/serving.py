@@ -61,6 +61,7 @@ _COMPLAIN_EVERY = 60.0
 _PAUSE = 0.1
 _THIS_MACHINE = ("127.0.0.1", "::1")
 _FAILED = 1  # exit status
+_IN_TERMINAL = sys.stderr.isatty()  # asked now: one that has hung up is none any more
 
 log = logging.getLogger(__name__)
 
@@ -256,10 +257,8 @@ def serve_on(listener: socket.socket, app: "Flask", threads: int, on_fault: Call
 
 
 def main(config: Path, data: Path, address: str, threads: int) -> None:
-    """Listen, build and start everything, and serve until a signal says so."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # else under nohup
-            signal.signal(number, _leave)
+    """Listen, build and start everything, and serve until a signal says so; after SIGHUP begin anew."""
+    asked = _on_signals(config)
     try:
         listener = listen(address)
     except OSError as error:
@@ -273,6 +272,40 @@ def main(config: Path, data: Path, address: str, threads: int) -> None:
         # A thread that does not end, such as one on a dead disk, must not keep the process.
         threading.Thread(target=_end_in_time, daemon=True).start()
         engine.stop(_LEAVE_WITHIN)
+    if asked[-1:] == [signal.SIGHUP] and not _IN_TERMINAL:
+        log.warning("beginning anew, with the configuration of now, as SIGHUP asks for")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+
+
+def _on_signals(config: Path) -> list[int]:
+    """Have the signals that ask us to end raise SystemExit, and return the list that they are noted in.
+
+    SIGHUP does so only while *config* could be begun with.
+    """
+    asked: list[int] = []
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and not _IN_TERMINAL and not _is_usable(config):
+            return
+        asked.append(number)
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # else under nohup
+            signal.signal(number, leave)
+    return asked
+
+
+def _is_usable(config: Path) -> bool:
+    from exporter.document import ConfigError  # noqa: PLC0415 - after the address is taken
+    from remediator.config import load  # noqa: PLC0415 - as above
+
+    try:
+        load(config)
+    except ConfigError as error:
+        log.error("SIGHUP changes nothing: %s", error)  # noqa: TRY400 - it says all
+        return False
+    return True
 
 
 def _begun(config: Path, data: Path) -> "tuple[Flask, Engine]":
@@ -285,10 +318,6 @@ def _begun(config: Path, data: Path) -> "tuple[Flask, Engine]":
     except (StartError, ConfigError, StoreError) as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(_FAILED) from error
-
-
-def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
 
 
 def _end_in_time() -> NoReturn:

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,6 +252,44 @@ def test_it_ends_at_once_when_it_is_asked_to(running: Running) -> None:
     assert running.process.wait(10) == 0
     assert time.monotonic() - began < 4
     peer.close()
+
+
+def test_it_begins_anew_with_the_configuration_of_now_when_it_is_hung_up_on(
+    running: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "soulfra.yml"
+    watched = {"shop": {"probes": [{"tcp": "127.0.0.1:1"}]}}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "services": watched}))
+
+    running.process.send_signal(signal.SIGHUP)
+    _wait(running, lambda: "shop" in _services(running))
+
+    assert running.process.poll() is None
+    assert "as SIGHUP asks for" in running.log.read_text()
+
+
+def test_a_hangup_with_a_broken_configuration_changes_nothing(running: Running, tmp_path: Path) -> None:
+    (tmp_path / "soulfra.yml").write_text("services: {shop: {probe: []}}")
+
+    running.process.send_signal(signal.SIGHUP)
+    _wait(running, lambda: "SIGHUP changes nothing" in running.log.read_text())
+
+    assert "probe" in running.log.read_text()
+    assert running.ask("GET", "/healthz").ok
+
+
+def _wait(running: Running, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, running.log.read_text()
+        time.sleep(0.05)
+
+
+def _services(running: Running) -> str:
+    """Return what the health API says, nothing while nobody answers."""
+    with contextlib.suppress(CallError):
+        return running.ask("GET", "/api/monitoring/health").text(5000)
+    return ""
 
 
 def test_a_second_one_is_told_of_the_first(running: Running, tmp_path: Path) -> None:
