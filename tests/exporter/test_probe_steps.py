@@ -17,7 +17,7 @@ from exporter.observation import Outcome, Reason
 from exporter.probes import steps
 from exporter.probes.context import Context, Note, Progress, Tools
 
-TOKEN = "tok/en+" + "4711"  # built from pieces; it needs quoting in an address
+TOKEN = "tok/en+" + "qz47wx"  # built from pieces; it needs quoting in an address
 
 
 async def login(request: web.Request) -> web.Response:
@@ -188,7 +188,7 @@ async def test_captured_values_are_told_to_nobody(server: str, tools: Tools) -> 
 
     assert outcome.reason is Reason.JSON
     assert any("redirect" in note.text for note in notes)
-    assert "4711" not in repr((outcome, notes))
+    assert "qz47wx" not in repr((outcome, notes))
 
 
 def test_a_secret_with_another_at_its_beginning_is_hidden_whole() -> None:
