@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from soulfra_monitor import spool
+from soulfra_monitor.descriptors import move_up
 from soulfra_monitor.events import Kind
 from soulfra_monitor.hooks import Fact, Reporter, Undo
 from soulfra_monitor.hooks.pulse import pulse
@@ -54,7 +55,6 @@ _SIGNALS = {
 }
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
-_FIRST = 10  # the lowest descriptor for our file
 _PLACE = "crashes"
 
 Broke = spool.Broke
@@ -270,7 +270,7 @@ def begin(folder: str, service: str, broke: Broke) -> Record:
     head = f"pid {os.getpid()}\nservice {service}\nstarted {time.time():.3f}\nmachine {machine()}\n\n"
     os.makedirs(folder, _FOLDER_MODE, exist_ok=True)
     _bound(folder)
-    fd = _moved_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE))
+    fd = move_up(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE))
     record = Record(path, fd, os.getpid(), 0, broke)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -282,16 +282,6 @@ def begin(folder: str, service: str, broke: Broke) -> Record:
         os.close(fd)
         raise
     return record
-
-
-def _moved_up(fd: int) -> int:
-    """Give the file a descriptor that no program expects to be free, such as that of a closed stream."""
-    try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
-    except OSError:  # hardly any descriptors may be had
-        return fd
-    os.close(fd)
-    return moved
 
 
 def sweep(folder: str, broke: Broke) -> Iterator[Life]:

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from soulfra_monitor import groups
+from soulfra_monitor.descriptors import FIRST, move_up
 
 TYPE_CHECKING = False  # typing's is true for type checkers as well, and costs most of a megabyte
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ _FROM_TERMINAL = {
 }
 _TERMINAL_STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 _NOT_FOUND = 127
-_FIRST = 10
-"""The lowest descriptor that we keep: those below it have meanings, and may be closed on purpose."""
 _MEANT = ("LISTEN_PID", "WATCHDOG_PID")
 """Variables by which a service manager says to which process the others are addressed."""
 
@@ -41,7 +40,7 @@ def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
     """Run the program to its end, and end in the same way: does not come back."""
     os.environ.update(variables)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    ours, theirs = map(_move_up, os.pipe())  # through it the child says where the record of its life is
+    ours, theirs = map(move_up, os.pipe())  # through it the child says where the record of its life is
     parent, pid = os.getpid(), os.fork()
     if pid == 0:
         os.set_inheritable(theirs, True)
@@ -54,23 +53,13 @@ def run(kind: str, arguments: list[str], variables: dict[str, str]) -> int:
     _end(status)
 
 
-def _move_up(fd: int) -> int:
-    """Give an open file a descriptor that no program expects to be free."""
-    try:
-        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST)
-    except OSError:  # hardly any descriptors may be had
-        return fd
-    os.close(fd)
-    return moved
-
-
 def _let_go(pipe: int) -> int | None:
     """Leave what is open to the program alone, so that its other ends notice when it closes it.
 
     Returns what was standard error, for what we may have to say at the end; None where it was closed.
     """
     try:
-        stderr = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+        stderr = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, FIRST)
     except OSError:
         stderr = None
     for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
